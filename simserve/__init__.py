@@ -1,0 +1,5 @@
+"""SimServe: an LLM server you can run without the hardware."""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"

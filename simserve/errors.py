@@ -1,0 +1,34 @@
+"""Every error SimServe raises on purpose: one root, one sentence each, saying what to do.
+
+The command line turns any of them into that sentence and exit code 2; the server into an OpenAI error object.
+"""
+
+from __future__ import annotations
+
+
+class SimServeError(Exception):
+    """Root of all errors caused by input: the message is one sentence for a person."""
+
+
+class ConfigError(SimServeError):
+    """An option, or a combination of options, that cannot be honoured."""
+
+
+class ModelError(SimServeError):
+    """A model that is unknown, or whose ``config.json`` cannot be understood."""
+
+
+class HardwareError(SimServeError):
+    """A hardware profile that is unknown or malformed."""
+
+
+class WorkloadError(SimServeError):
+    """A trace or synthetic workload that cannot be read; names the file and the line."""
+
+
+class CapacityError(SimServeError):
+    """A model that does not fit the memory of the hardware it was asked to run on."""
+
+
+class RequestError(SimServeError):
+    """One request that cannot be served; every other request goes on."""

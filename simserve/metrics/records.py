@@ -1,0 +1,92 @@
+"""What a run leaves behind: one row per request, and the gaps between tokens. Everything shown is computed from these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+FINISHED, ABORTED, REJECTED = 0, 1, 2
+"""Values of :attr:`Records.status`: every token produced; ended early; never admitted (it cannot fit)."""
+
+STATUS_NAMES = ("finished", "aborted", "rejected")
+
+
+@dataclass(frozen=True)
+class TokenGaps:
+    """All gaps between consecutive tokens of one request, pooled over requests: ``count[i]`` gaps of ``gap_s[i]`` seconds.
+
+    Tokens leave when a step ends, so every request that decodes in two successive steps has the same gap; a run has far
+    fewer distinct gaps than tokens. Not sorted; counts are >= 1.
+    """
+
+    gap_s: npt.NDArray[np.float64]
+    count: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Records:
+    """Columns, one entry per request in order of arrival. Times are seconds since the run's start, NaN if it never came.
+
+    ``scheduled_s`` is the start of the first step that worked on the request, ``first_token_s`` and ``finish_s`` ends of
+    steps, ``cached_tokens`` prompt tokens found in the prefix cache at first admission, ``output_tokens`` those produced.
+    """
+
+    arrival_s: npt.NDArray[np.float64]
+    scheduled_s: npt.NDArray[np.float64]
+    first_token_s: npt.NDArray[np.float64]
+    finish_s: npt.NDArray[np.float64]
+    input_tokens: npt.NDArray[np.int64]
+    output_tokens: npt.NDArray[np.int64]
+    cached_tokens: npt.NDArray[np.int64]
+    preemptions: npt.NDArray[np.int64]
+    status: npt.NDArray[np.int8]
+    gaps: TokenGaps
+
+    def __len__(self) -> int:
+        return len(self.arrival_s)
+
+
+@dataclass(frozen=True)
+class RunTotals:
+    """What the engine counted over the whole run.
+
+    ``duration_s`` is from the first arrival to the last finish; ``busy_s`` the time in which a step was running;
+    ``flops`` and ``bytes_moved`` are the work that the steps needed (for utilisation against ``peak_*``, totals over all
+    devices of the replica).
+    """
+
+    duration_s: float
+    busy_s: float
+    steps: int
+    preemptions: int
+    prompt_tokens: int
+    computed_prefill_tokens: int
+    cached_tokens: int
+    peak_kv_blocks_used: int
+    mean_running_requests: float
+    flops: float
+    bytes_moved: float
+
+
+@dataclass(frozen=True)
+class RunDescription:
+    """What was simulated, for every output: a prediction names its profile and whether that was calibrated."""
+
+    model: str
+    hardware: str
+    hardware_profile: str
+    calibrated: bool
+    uncertainty: str
+    policy: str
+    workload: str
+    kv_blocks: int
+    block_size: int
+    tensor_parallel_size: int
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    max_model_len: int
+    dtype: str
+    peak_flops: float
+    peak_bandwidth_bytes_per_s: float

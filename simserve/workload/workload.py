@@ -1,0 +1,58 @@
+"""What a workload is to everything above: columns, one row per request, in order of arrival."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from simserve.errors import WorkloadError
+
+
+@dataclass(frozen=True)
+class PrefixUnits:
+    """Identities of what prompts begin with, for the prefix cache.
+
+    Request ``i`` begins with the units ``ids[offsets[i]:offsets[i + 1]]``, each standing for
+    ``unit_tokens`` tokens (the last may be cut short by the end of the prompt). As in the Mooncake traces the ids
+    are prefix-chained: two requests with the same id share everything up to and including that unit.
+    """
+
+    unit_tokens: int
+    ids: npt.NDArray[np.int64]
+    offsets: npt.NDArray[np.int64]
+
+    def of(self, row: int) -> list[int]:
+        """The unit ids of request ``row``, first to last."""
+        ids: list[int] = self.ids[self.offsets[row] : self.offsets[row + 1]].tolist()
+        return ids
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Requests as columns, sorted by arrival; all arrays have one entry per request.
+
+    ``arrival_s`` are seconds since the run's start (the first is >= 0), ``input_tokens`` and ``output_tokens`` are
+    at least 1. ``prefix`` is None where nothing is known to be shared: every prompt is then its own.
+    """
+
+    name: str
+    arrival_s: npt.NDArray[np.float64]
+    input_tokens: npt.NDArray[np.int64]
+    output_tokens: npt.NDArray[np.int64]
+    prefix: PrefixUnits | None = None
+
+    def __post_init__(self) -> None:
+        rows = len(self.arrival_s)
+        if len(self.input_tokens) != rows or len(self.output_tokens) != rows:
+            raise WorkloadError(f"workload {self.name} has columns of different lengths")
+        if rows == 0:
+            raise WorkloadError(f"workload {self.name} has no requests; give it at least one")
+        if np.any(np.diff(self.arrival_s) < 0) or self.arrival_s[0] < 0:
+            raise WorkloadError(f"workload {self.name} is not sorted by arrival time")
+        if self.input_tokens.min() < 1 or self.output_tokens.min() < 1:
+            raise WorkloadError(f"workload {self.name} has a request without input or output tokens")
+
+    def __len__(self) -> int:
+        return len(self.arrival_s)
