@@ -1,0 +1,10 @@
+"""What generates behind the server: the simulation, paced on the wall clock."""
+
+from __future__ import annotations
+
+from simserve.engines.base import Engine, EngineStatus, GenerationRequest, RequestTiming, TokenEvent
+from simserve.engines.simulated import SimulatedEngine, simulated_engine
+
+__all__ = [
+    "Engine", "EngineStatus", "GenerationRequest", "RequestTiming", "SimulatedEngine", "TokenEvent", "simulated_engine",
+]  # fmt: skip

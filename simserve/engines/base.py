@@ -29,8 +29,8 @@ class GenerationRequest:
 class TokenEvent:
     """``tokens`` more tokens came out of a step.
 
-    ``index`` counts the tokens produced before this event, ``time_s`` is the simulated time at which the step ended and
-    ``finish_reason`` is None until the last event: then "length", "stop" or "abort". ``timing`` comes with the last event.
+    ``index`` counts the tokens produced before this event, ``time_s`` is the simulated time at which the step ended,
+    ``finish_reason`` is None until the last event: then "length", "stop" or "abort". ``timing`` comes with the last.
     """
 
     index: int
@@ -42,7 +42,7 @@ class TokenEvent:
 
 @dataclass(frozen=True)
 class RequestTiming:
-    """The engine's own times of a request, seconds on the engine's clock; ``cached_tokens`` came from the prefix cache."""
+    """The engine's own times of a request, in seconds on its clock; ``cached_tokens`` came from the prefix cache."""
 
     arrival_s: float
     scheduled_s: float
