@@ -35,6 +35,7 @@ class Workload:
 
     ``arrival_s`` are seconds since the run's start (the first is >= 0), ``input_tokens`` and ``output_tokens`` are
     at least 1. ``prefix`` is None where nothing is known to be shared: every prompt is then its own.
+    ``dropped_requests`` counts rows of a trace that are not here because they had failed where it was taken.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Workload:
     input_tokens: npt.NDArray[np.int64]
     output_tokens: npt.NDArray[np.int64]
     prefix: PrefixUnits | None = None
+    dropped_requests: int = 0
 
     def __post_init__(self) -> None:
         rows = len(self.arrival_s)

@@ -1,0 +1,8 @@
+"""Traces of requests, recorded elsewhere, as workloads: one file per format."""
+
+from __future__ import annotations
+
+from simserve.workload.traces.formats import FORMATS
+from simserve.workload.traces.read import read_trace
+
+__all__ = ["FORMATS", "read_trace"]
