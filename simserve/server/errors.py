@@ -1,0 +1,93 @@
+"""Errors as OpenAI's error object, whatever went wrong, and the middleware that makes them so."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+
+import orjson
+from aiohttp import web
+from aiohttp.web_exceptions import HTTPException, HTTPMethodNotAllowed, HTTPRequestEntityTooLarge
+
+from simserve.errors import SimServeError
+
+log = logging.getLogger("simserve.server")
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class ApiError(Exception):
+    """A request that is answered with an error object; ``message`` is one sentence for the client's author.
+
+    ``param`` names the offending field and ``code`` is OpenAI's machine-readable word for it, where there is one.
+    """
+
+    def __init__(self, message: str, *, status: int = 400, param: str | None = None, code: str | None = None):
+        super().__init__(message)
+        self.message = message
+        self.status = status
+        self.param = param
+        self.code = code
+
+
+def model_not_found(model: str) -> ApiError:
+    """404 for a model that this server does not serve."""
+    return ApiError(f"The model `{model}` does not exist.", status=404, param="model", code="model_not_found")
+
+
+def shutting_down() -> ApiError:
+    """503 for a request that the engine gave up because the server stops."""
+    return ApiError("The server is shutting down; send the request again later.", status=503)
+
+
+def error_bytes(error: ApiError) -> bytes:
+    """The JSON of OpenAI's error object."""
+    kind = "invalid_request_error" if error.status < 500 else "server_error"
+    return orjson.dumps({"error": {"message": error.message, "type": kind, "param": error.param, "code": error.code}})
+
+
+def error_response(error: ApiError) -> web.Response:
+    """The error object as a response with its status."""
+    return web.Response(status=error.status, body=error_bytes(error), content_type="application/json")
+
+
+@web.middleware
+async def errors_as_objects(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer every failure with an error object; only a client that went away gets nothing."""
+    try:
+        return await handler(request)
+    except HTTPException as error:
+        return _from_http(request, error)
+    except ConnectionError:
+        raise
+    except Exception as error:
+        return error_response(as_api_error(error))
+
+
+def as_api_error(error: Exception) -> ApiError:
+    """What the client is told about ``error``; an unforeseen one is logged with its traceback."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, SimServeError):
+        return ApiError(str(error))
+    if isinstance(error, web.RequestPayloadError):
+        return ApiError("The request body could not be read; check its length and encoding.")
+    log.error("unexpected error while serving a request", exc_info=error)
+    return ApiError("The server failed unexpectedly; its log says why.", status=500)
+
+
+def _from_http(request: web.Request, error: HTTPException) -> web.StreamResponse:
+    if isinstance(error, HTTPMethodNotAllowed):
+        allowed = ", ".join(sorted(error.allowed_methods))
+        message = f"{request.path} does not accept {request.method}; use {allowed}."
+    elif isinstance(error, HTTPRequestEntityTooLarge):
+        message = f"The request body is too large: {(error.text or '').lower()}."
+    elif error.status == 404:
+        message = f"There is nothing at {request.path}; the API lives under /v1."
+    else:
+        message = f"{HTTPStatus(error.status).phrase}: {error.reason}."
+    response = error_response(ApiError(message, status=error.status))
+    if "Allow" in error.headers:
+        response.headers["Allow"] = error.headers["Allow"]
+    return response

@@ -1,0 +1,37 @@
+"""All that it takes to serve one simulated model: engine, tokenizer and text, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from simserve.config import EngineOptions
+from simserve.engines import simulated_engine
+from simserve.hardware import HardwareProfile
+from simserve.models import ModelSpec
+from simserve.server.generation import Planner
+from simserve.server.routes import Service
+from simserve.workload import SyntheticText, load_tokenizer
+
+
+def simulated_service(
+    model: ModelSpec,
+    hardware: HardwareProfile,
+    options: EngineOptions,
+    time_scale: float,
+    model_names: Sequence[str] = (),
+) -> Service:
+    """A service that answers with the timing of ``model`` on ``hardware``.
+
+    It goes by ``model_names``, or by the model's own name if there are none. Raises
+    :class:`simserve.errors.SimServeError` if the model does not fit or cannot be read.
+    """
+    engine = simulated_engine(model, hardware, options, time_scale)
+    tokenizer = load_tokenizer(model.path)
+    planner = Planner(
+        model=model.name,
+        tokenizer=tokenizer,
+        text=SyntheticText(tokenizer),
+        max_model_len=engine.max_model_len,
+        vocab_size=max(model.vocab_size, tokenizer.vocab_size),
+    )
+    return Service(engine, planner, list(model_names) or [model.name], model.name)
