@@ -1,0 +1,176 @@
+"""``simserve serve`` as people run it: a process that listens, answers, and goes away when told to."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from simserve.cli.serve import port_of, setting
+from simserve.errors import ConfigError
+
+COMMAND = [sys.executable, "-m", "simserve", "serve"]
+START_S = 30
+
+
+class Server:
+    """A running ``simserve serve``: its process, its URL and what it has printed so far."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.log = ""
+        self.read_until("Listening on")
+        self.url = re.search(r"Listening on (http://\S+)", self.log)[1].replace("0.0.0.0", "127.0.0.1")
+
+    def read_until(self, text: str) -> None:
+        while text not in self.log:
+            line = self.process.stdout.readline()
+            assert line, f"it ended without saying {text!r}: {self.log}"
+            self.log += line
+
+    def get(self, path: str) -> dict[str, object]:
+        with urllib.request.urlopen(self.url + path, timeout=10) as response:
+            return json.load(response)
+
+    def complete(self, **fields: object) -> dict[str, object]:
+        body = json.dumps({"prompt": "hello", **fields}).encode()
+        request = urllib.request.Request(f"{self.url}/v1/completions", body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=10) as response:
+            return json.load(response)
+
+    def stop(self, signum: int) -> int:
+        self.process.send_signal(signum)
+        rest, _ = self.process.communicate(timeout=5)
+        self.log += rest
+        return self.process.returncode
+
+
+@contextmanager
+def running(*options: str, **environment: str) -> Iterator[Server]:
+    """The server on a free port of this machine, at infinite speed unless ``options`` say otherwise."""
+    process = subprocess.Popen(
+        [*COMMAND, "--host", "127.0.0.1", "--port", "0", "--time-scale", "inf", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, **environment},
+    )
+    watchdog = threading.Timer(START_S, process.kill)
+    watchdog.start()
+    try:
+        with process:
+            yield Server(process)
+            process.kill()
+    finally:
+        watchdog.cancel()
+        process.kill()
+
+
+def refused(*options: str, **environment: str) -> str:
+    """The one sentence with which ``simserve serve`` refuses; exit code 2 and nothing on stdout."""
+    done = subprocess.run(
+        [*COMMAND, *options],
+        capture_output=True,
+        text=True,
+        timeout=START_S,
+        env={**os.environ, **environment},
+    )
+    assert (done.returncode, done.stdout.count("Traceback")) == (2, 0), done
+    assert done.stderr.count("\n") == 1, done.stderr
+    return done.stderr
+
+
+def test_it_starts_serves_logs_and_ends_on_ctrl_c() -> None:
+    with running("--verbose") as server:
+        assert "meta-llama/Llama-3.1-8B-Instruct" in server.log
+        assert "A100" in server.log
+        assert re.search(r"\d+ blocks of 16 tokens", server.log)
+        assert server.complete(max_tokens=7)["usage"]["completion_tokens"] == 7
+        assert server.get("/status")["completed_requests"] == 1
+        server.read_until("Service is idle")
+        assert server.stop(signal.SIGINT) == 0
+    assert re.search(r"Added request: input_len=\d+, output_len=7\n", server.log)
+    assert re.search(r"\[\d+\.\d{3}s\] Service is idle, waiting for requests\.\.\.\n", server.log)
+    assert "Traceback" not in server.log
+    with pytest.raises(ProcessLookupError):
+        os.kill(server.process.pid, 0)
+
+
+def test_sigterm_ends_it_even_with_a_stream_open() -> None:
+    with running("--time-scale", "1") as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=10) as client:
+            body = json.dumps({"prompt": "hello", "max_tokens": 100_000, "stream": True}).encode()
+            head = f"Host: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            client.sendall(b"POST /v1/completions HTTP/1.1\r\n" + head.encode() + body)
+            assert client.recv(100).startswith(b"HTTP/1.1 200")
+            assert server.stop(signal.SIGTERM) == 0
+
+
+def test_every_flag_by_the_names_users_know() -> None:
+    flags = "--idle-mode --http_host 127.0.0.1 --http_port 0 --model-name facebook/opt-125m --hardware H100"
+    with running(*flags.split(), "--npu-num", "2", "--npu-mem", "40", "--verbose") as server:
+        assert server.get("/v1/models")["data"][0]["id"] == "facebook/opt-125m"
+        engine = server.get("/status")["engine"]
+    assert engine["tensor_parallel_size"] == 2
+    assert engine["hardware_profile"].startswith("H100")
+
+
+def test_the_name_that_clients_use() -> None:
+    with running("--served-model-name", "gpt-4o", "gpt-4o-mini") as server:
+        assert server.complete(model="gpt-4o-mini", max_tokens=1)["model"] == "gpt-4o"
+
+
+def test_the_model_from_the_environment() -> None:
+    with running(LLMSERVINGSIM_MODEL="facebook/opt-125m") as server:
+        assert server.get("/v1/models")["data"][0]["id"] == "facebook/opt-125m"
+
+
+def test_a_busy_port_is_one_sentence() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        sentence = refused("--host", "127.0.0.1", "--port", str(port))
+    assert f"port {port} is already in use" in sentence
+    assert "--port" in sentence
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--engine", "torch"], "--engine torch"),
+        (["--time-scale", "0"], "positive number or inf"),
+        (["--time-scale", "nan"], "positive number or inf"),
+        (["--port", "99999"], "99999 is not a port"),
+        (["--model", "no-such-model"], "no-such-model"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(options: list[str], said: str) -> None:
+    assert said in refused(*options)
+
+
+class TestSettings:
+    def test_our_own_name_wins(self) -> None:
+        assert setting("HOST", {"SIMSERVE_HOST": "a", "LLMSERVINGSIM_HOST": "b"}) == "a"
+        assert setting("HOST", {"LLMSERVINGSIM_HOST": "b"}) == "b"
+        assert setting("HOST", {"SIMSERVE_HOST": ""}) is None
+
+    def test_the_command_line_wins_over_the_environment(self) -> None:
+        assert port_of(1234, {"SIMSERVE_PORT": "99"}) == 1234
+        assert port_of(0, {"SIMSERVE_PORT": "99"}) == 0
+        assert port_of(None, {"SIMSERVE_PORT": "99"}) == 99
+        assert port_of(None, {}) == 8000
+
+    @pytest.mark.parametrize("text", ["http", "-1", "65536", "8e3"])
+    def test_a_wrong_port_in_the_environment_is_named(self, text: str) -> None:
+        with pytest.raises(ConfigError, match="SIMSERVE_PORT"):
+            port_of(None, {"LLMSERVINGSIM_PORT": text})
