@@ -1,4 +1,7 @@
-"""What a run leaves behind: one row per request, and the gaps between tokens. Everything shown is computed from these."""
+"""What a run leaves behind: one row per request, and the gaps between tokens.
+
+Everything shown is computed from these.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ STATUS_NAMES = ("finished", "aborted", "rejected")
 
 @dataclass(frozen=True)
 class TokenGaps:
-    """All gaps between consecutive tokens of one request, pooled over requests: ``count[i]`` gaps of ``gap_s[i]`` seconds.
+    """Gaps between consecutive tokens of a request, pooled over requests: ``count[i]`` gaps of ``gap_s[i]`` seconds.
 
     Tokens leave when a step ends, so every request that decodes in two successive steps has the same gap; a run has far
     fewer distinct gaps than tokens. Not sorted; counts are >= 1.
@@ -27,10 +30,11 @@ class TokenGaps:
 
 @dataclass(frozen=True)
 class Records:
-    """Columns, one entry per request in order of arrival. Times are seconds since the run's start, NaN if it never came.
+    """Columns, one entry per request in order of arrival; times are seconds since the start, NaN if it never came.
 
-    ``scheduled_s`` is the start of the first step that worked on the request, ``first_token_s`` and ``finish_s`` ends of
-    steps, ``cached_tokens`` prompt tokens found in the prefix cache at first admission, ``output_tokens`` those produced.
+    ``scheduled_s`` is the start of the first step that worked on the request, ``first_token_s`` and ``finish_s`` are
+    ends of steps; ``cached_tokens`` are prompt tokens found in the prefix cache at first admission, ``output_tokens``
+    those produced.
     """
 
     arrival_s: npt.NDArray[np.float64]
@@ -53,8 +57,8 @@ class RunTotals:
     """What the engine counted over the whole run.
 
     ``duration_s`` is from the first arrival to the last finish; ``busy_s`` the time in which a step was running;
-    ``flops`` and ``bytes_moved`` are the work that the steps needed (for utilisation against ``peak_*``, totals over all
-    devices of the replica).
+    ``flops`` and ``bytes_moved`` are the work that the steps needed on each device, as a description's ``peak_*`` are
+    those of one device: their quotient is the utilisation.
     """
 
     duration_s: float

@@ -1,0 +1,168 @@
+"""``simserve simulate``: serve a trace or a synthetic workload in simulated time, and report what clients would see."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from simserve.cli.options import (
+    add_engine_arguments,
+    add_model_hardware_arguments,
+    engine_options,
+    model_and_hardware,
+    number,
+    whole_number,
+)
+from simserve.errors import ConfigError
+
+if TYPE_CHECKING:
+    from simserve.metrics.records import RunDescription
+    from simserve.metrics.result import Result
+    from simserve.metrics.summary import Summary
+    from simserve.workload import Workload
+
+Progress = Callable[[int, int, float], None]
+"""Called with (requests done, requests in all, simulated seconds)."""
+
+SYNTHETIC_DEFAULTS = {"num_prompts": 1000, "request_rate": math.inf, "input_len": 1024, "output_len": 128, "seed": 0}
+"""As in ``vllm bench serve``."""
+
+PROGRESS_EVERY_S = 5.0
+
+PIPE_COLUMNS = 160
+"""Width where stdout is no terminal: enough for every line to stay whole."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``simserve simulate``."""
+    add_model_hardware_arguments(parser)
+    _add_workload_arguments(parser)
+    add_engine_arguments(parser)
+    _add_output_arguments(parser)
+
+
+def _add_workload_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("workload", "Either --trace or --synthetic; what follows shapes the latter.")
+    group.add_argument("--trace", metavar="FILE|URL", help="requests as recorded: CSV or JSON Lines, path or http(s)")
+    group.add_argument("--synthetic", action="store_true", help="requests drawn at random, Poisson arrivals")
+    group.add_argument("--num-prompts", type=whole_number, metavar="N", help="number of requests (1000)")
+    group.add_argument("--request-rate", type=number, metavar="R", help="requests per second; inf is all at once (inf)")
+    group.add_argument("--input-len", type=whole_number, metavar="N", help="tokens in each prompt (1024)")
+    group.add_argument("--output-len", type=whole_number, metavar="N", help="tokens in each answer (128)")
+    group.add_argument("--seed", type=whole_number, metavar="N", help="the same seed gives the same run (0)")
+
+
+def _add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("output")
+    group.add_argument("--json", action="store_true", help="one JSON object, keyed as in vllm bench serve, not tables")
+    group.add_argument("--out", type=Path, metavar="DIR", help="write the requests (CSV, Parquet) and the summary here")
+    group.add_argument(
+        "--metric-percentiles",
+        type=percentile_list,
+        metavar="P,P,...",
+        default=(50.0, 90.0, 99.0),
+        help="percentiles of each latency (50,90,99)",
+    )
+
+
+def percentile_list(text: str) -> tuple[float, ...]:
+    """``50,90,99`` as numbers, for argparse."""
+    percentiles = tuple(number(part) for part in text.split(","))
+    for percent in percentiles:
+        if not 0 <= percent <= 100:
+            raise argparse.ArgumentTypeError(f"{percent:g} is not a percentile; give numbers from 0 to 100")
+    return percentiles
+
+
+def run(args: argparse.Namespace) -> int:
+    """Simulate, then print tables or JSON and write files as asked."""
+    from simserve.metrics.files import make_folder, to_json, write_run
+    from simserve.metrics.result import result_object
+    from simserve.metrics.summary import summarize
+    from simserve.simulation import simulate
+
+    options = engine_options(args)
+    model, hardware = model_and_hardware(args)
+    workload = _workload(args)
+    if args.out:
+        make_folder(args.out)  # now, not after a long run
+    with progress(sys.stderr) as on_progress:
+        done = simulate(workload, model, hardware, options, on_progress)
+    if workload.dropped_requests:
+        print(f"left out as failed when {workload.name} was taken: {workload.dropped_requests:,} requests", file=sys.stderr)
+    summary = summarize(done.records, done.totals, args.metric_percentiles)
+    result = result_object(summary, done.description) | _workload_labels(args, workload)
+    if args.json:
+        print(to_json(result), end="")
+    else:
+        _print_tables(summary, done.description)
+    if args.out:
+        paths = write_run(args.out, done.records, result)
+        print(f"wrote {', '.join(map(str, paths))}", file=sys.stderr)
+    return 0
+
+
+def _print_tables(summary: Summary, description: RunDescription) -> None:
+    from rich.console import Console
+
+    from simserve.metrics.tables import report
+
+    Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS).print(report(summary, description))
+
+
+def _workload(args: argparse.Namespace) -> Workload:
+    from simserve.workload import read_trace, synthetic_workload
+
+    if args.synthetic == (args.trace is not None):
+        raise ConfigError("which requests? Give either --trace FILE or --synthetic")
+    given = {name: value for name in SYNTHETIC_DEFAULTS if (value := getattr(args, name)) is not None}
+    if args.synthetic:
+        return synthetic_workload(**(SYNTHETIC_DEFAULTS | given))
+    if given:
+        flag = "--" + next(iter(given)).replace("_", "-")
+        raise ConfigError(f"{flag} shapes a --synthetic workload and a trace is what it is; leave it out with --trace")
+    return read_trace(args.trace)
+
+
+def _workload_labels(args: argparse.Namespace, workload: Workload) -> Result:
+    """What a result says of its workload beyond the name: how it was drawn, or what a trace left out."""
+    if not args.synthetic:
+        return {"dropped_requests": workload.dropped_requests}
+    rate = SYNTHETIC_DEFAULTS["request_rate"] if args.request_rate is None else args.request_rate
+    seed = SYNTHETIC_DEFAULTS["seed"] if args.seed is None else args.seed
+    return {"request_rate": "inf" if math.isinf(rate) else rate, "seed": seed}
+
+
+@contextmanager
+def progress(stream: TextIO) -> Iterator[Progress]:
+    """A bar where ``stream`` is a terminal, else a plain line now and then."""
+    if not stream.isatty():
+        yield progress_lines(stream)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("requests, {task.fields[clock_s]:,.1f} simulated seconds"))
+    with Bar(*columns, TimeElapsedColumn(), console=Console(file=stream), transient=True) as bar:
+        task = bar.add_task("simulate", total=None, clock_s=0.0)
+        yield lambda done, total, clock_s: bar.update(task, completed=done, total=total, clock_s=clock_s)
+
+
+def progress_lines(stream: TextIO, clock: Callable[[], float] = time.monotonic) -> Progress:
+    """Write to ``stream`` how far the run is, every five seconds by ``clock``."""
+    next_s = clock() + PROGRESS_EVERY_S
+
+    def on_progress(done: int, total: int, clock_s: float) -> None:
+        nonlocal next_s
+        if clock() >= next_s:
+            next_s = clock() + PROGRESS_EVERY_S
+            print(f"{done:,} of {total:,} requests done, {clock_s:,.1f} simulated seconds", file=stream, flush=True)
+
+    return on_progress

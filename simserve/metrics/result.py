@@ -1,0 +1,84 @@
+"""A run as one flat object under the keys of ``vllm bench serve``, so that its readers can read ours."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+
+from simserve.metrics.distribution import Distribution
+from simserve.metrics.records import RunDescription
+from simserve.metrics.summary import Summary, utilisation
+
+Result = dict[str, str | int | float | bool | None]
+
+PEAKS = ("peak_flops", "peak_bandwidth_bytes_per_s")
+"""Fields of a description that are facts of the profile, not of the run."""
+
+
+def result_object(summary: Summary, description: RunDescription) -> Result:
+    """Everything known of a run, ready for JSON: latencies in ms, None for a latency that no request has.
+
+    Holds no date and no wall-clock time: the same run gives the same bytes.
+    """
+    return {**_as_vllm(summary, description), **_latencies(summary), **_own(summary, description)}
+
+
+def percentile_name(percent: float) -> str:
+    """``p99`` for 99.0, ``p99.9`` for 99.9."""
+    return f"p{percent:g}"
+
+
+def _as_vllm(summary: Summary, description: RunDescription) -> Result:
+    return {
+        "backend": "simserve",
+        "model_id": description.model,
+        "num_prompts": summary.completed + summary.failed,
+        "duration": summary.totals.duration_s,
+        "completed": summary.completed,
+        "failed": summary.failed,
+        "total_input_tokens": summary.total_input_tokens,
+        "total_output_tokens": summary.total_output_tokens,
+        "request_throughput": summary.request_throughput,
+        "output_throughput": summary.output_throughput,
+        "total_token_throughput": summary.total_token_throughput,
+        "max_concurrent_requests": summary.max_concurrent_requests,
+    }
+
+
+def _latencies(summary: Summary) -> Result:
+    metrics = {"ttft": summary.ttft, "tpot": summary.tpot, "itl": summary.itl, "e2el": summary.e2e}
+    keys: Result = {}
+    for name, values in metrics.items():
+        keys |= _latency(name, values, summary.percentiles)
+    return keys
+
+
+def _latency(name: str, values: Distribution, percentiles: tuple[float, ...]) -> Result:
+    points = {percentile_name(percent): value for percent, value in zip(percentiles, values.at, strict=True)}
+    seconds = {"mean": values.mean, "median": values.median, "std": values.std, **points}
+    return {f"{statistic}_{name}_ms": _milliseconds(value) for statistic, value in seconds.items()}
+
+
+def _milliseconds(seconds: float) -> float | None:
+    return None if math.isnan(seconds) else seconds * 1000.0
+
+
+def _own(summary: Summary, description: RunDescription) -> Result:
+    totals, used = summary.totals, utilisation(summary.totals, description)
+    labels = {name: value for name, value in asdict(description).items() if name not in PEAKS}
+    return {
+        **labels,
+        "peak_kv_blocks_used": totals.peak_kv_blocks_used,
+        "kv_usage": used.kv,
+        "preemptions": totals.preemptions,
+        "prefix_cache_hit_rate": summary.prefix_cache_hit_rate,
+        "cached_tokens": totals.cached_tokens,
+        "computed_prefill_tokens": totals.computed_prefill_tokens,
+        "compute_utilization": used.compute,
+        "bandwidth_utilization": used.bandwidth,
+        "busy_fraction": used.busy,
+        "mean_running_requests": totals.mean_running_requests,
+        "steps": totals.steps,
+        "aborted": summary.aborted,
+        "rejected": summary.rejected,
+    }

@@ -1,0 +1,269 @@
+"""``simserve simulate``: from a command line to tables, JSON and files."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from simserve.cli import simulate as command
+from simserve.cli.main import main
+from simserve.cli.options import engine_options, model_and_hardware
+from simserve.config import EngineOptions
+
+TARGET = ["simulate", "--model", "Llama-3.1-8B-Instruct", "--hardware", "A100"]
+SMALL = [
+    *TARGET,
+    "--synthetic",
+    "--num-prompts",
+    "20",
+    "--request-rate",
+    "10",
+    "--input-len",
+    "64",
+    "--output-len",
+    "8",
+]
+TRACES = Path(__file__).parents[2].parent / "shared" / "traces"
+
+
+def result_of(argv: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
+    """The object that ``argv --json`` prints."""
+    assert main([*argv, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def parsed(*argv: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    return parser.parse_args([*TARGET[1:], *argv])
+
+
+class TestWhatIsPrinted:
+    def test_tables_with_latencies_hardware_and_definitions(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(SMALL) == 0
+        shown = capsys.readouterr().out
+
+        for words in ("TTFT", "TPOT", "ITL", "E2E", "mean", "p50", "p90", "p99"):
+            assert words in shown
+        for words in ("requests/s", "KV blocks", "preemptions", "utilisation", "20 finished"):
+            assert words in shown
+        assert "profile A100-SXM4-80GB, uncalibrated" in shown
+        assert "TPOT = (last - first token) / (tokens - 1)" in shown
+
+    def test_json_is_one_object_and_nothing_else(self, capsys: pytest.CaptureFixture[str]) -> None:
+        result = result_of(SMALL, capsys)
+
+        assert (result["completed"], result["failed"]) == (20, 0)
+        assert (result["total_input_tokens"], result["total_output_tokens"]) == (20 * 64, 20 * 8)
+        assert 0 < result["mean_ttft_ms"] < result["mean_e2el_ms"]
+        assert result["p50_itl_ms"] <= result["p99_itl_ms"]
+        assert (result["request_rate"], result["seed"], result["calibrated"]) == (10.0, 0, False)
+        assert 0 < result["bandwidth_utilization"] < result["busy_fraction"] <= 1
+
+    def test_an_infinite_rate_is_written_as_vllm_writes_it(self, capsys: pytest.CaptureFixture[str]) -> None:
+        result = result_of([*SMALL, "--request-rate", "inf"], capsys)
+        assert result["request_rate"] == "inf"
+        assert result["max_concurrent_requests"] == 20
+
+    def test_percentiles_are_those_asked_for(self, capsys: pytest.CaptureFixture[str]) -> None:
+        result = result_of([*SMALL, "--metric_percentiles=25,99.9"], capsys)
+        assert "p25_ttft_ms" in result
+        assert "p99.9_e2el_ms" in result
+        assert "p50_ttft_ms" not in result
+
+    def test_the_same_seed_gives_the_same_bytes(self, capsys: pytest.CaptureFixture[str]) -> None:
+        outputs = []
+        for seed in ("1", "1", "2"):
+            assert main([*SMALL, "--seed", seed, "--json"]) == 0
+            outputs.append(capsys.readouterr().out)
+        assert outputs[0] == outputs[1] != outputs[2]
+
+    def test_files_hold_every_request_and_the_summary(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        folder = tmp_path / "new" / "run"
+        assert main([*SMALL, "--json", "--out", str(folder)]) == 0
+        captured = capsys.readouterr()
+
+        assert len(pd.read_parquet(folder / "requests.parquet")) == len(pd.read_csv(folder / "requests.csv")) == 20
+        assert (folder / "summary.json").read_text() == captured.out
+        assert str(folder / "requests.csv") in captured.err
+
+
+class TestTraces:
+    def test_shared_prefixes_of_a_mooncake_trace_are_found(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        trace = tmp_path / "trace.jsonl"
+        rows = [
+            {"timestamp": 10_000 * i, "input_length": 1100, "output_length": 4, "hash_ids": [1, 2, 10 + i]}
+            for i in range(4)
+        ]
+        trace.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+        result = result_of([*TARGET, "--trace", str(trace)], capsys)
+        without = result_of([*TARGET, "--trace", str(trace), "--no-enable-prefix-caching"], capsys)
+
+        assert result["workload"] == "trace.jsonl"
+        assert result["prefix_cache_hit_rate"] == pytest.approx(3 * 1024 / (4 * 1100))
+        assert without["prefix_cache_hit_rate"] == 0.0
+
+    def test_requests_that_had_failed_are_told_of(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        trace = tmp_path / "burst.csv"
+        trace.write_text(
+            "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
+            "5,GPT-4,100,10,110,API log\n6,GPT-4,100,0,100,API log\n"
+        )
+        assert main([*TARGET, "--trace", str(trace), "--json"]) == 0
+        captured = capsys.readouterr()
+
+        assert json.loads(captured.out)["dropped_requests"] == 1
+        assert "left out as failed when burst.csv was taken: 1 requests" in captured.err
+
+    @pytest.mark.skipif(not TRACES.is_dir(), reason="the recorded traces are not beside this checkout")
+    def test_a_part_of_the_real_mooncake_trace(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        rows = (TRACES / "mooncake_conversation_trace.jsonl").read_text().splitlines()[:50]
+        trace = tmp_path / "mooncake.jsonl"
+        trace.write_text("\n".join(rows))
+
+        result = result_of([*TARGET, "-tp", "4", "--trace", str(trace)], capsys)
+
+        assert result["completed"] == 50
+        assert 0 < result["prefix_cache_hit_rate"] < 0.4
+
+
+class TestOptions:
+    def test_engine_options_go_by_vllms_names(self) -> None:
+        args = parsed(
+            *("--max-num-seqs", "8", "--max-num-batched-tokens", "8k", "--max-model-len", "4K", "--block-size", "32"),
+            *("--gpu-memory-utilization", "0.5", "--num-gpu-blocks", "100", "--tensor-parallel-size", "2"),
+            *("--long-prefill-token-threshold", "64", "--dtype", "half", "--policy", "vllm-v1"),
+            *("--no-enable-prefix-caching", "--no-enable-chunked-prefill", "--no-async-scheduling"),
+        )
+        assert engine_options(args) == EngineOptions(
+            policy="vllm-v1",
+            dtype="float16",
+            tensor_parallel_size=2,
+            max_num_seqs=8,
+            max_num_batched_tokens=8000,
+            max_model_len=4096,
+            gpu_memory_utilization=0.5,
+            num_gpu_blocks=100,
+            block_size=32,
+            enable_prefix_caching=False,
+            enable_chunked_prefill=False,
+            long_prefill_token_threshold=64,
+            async_scheduling=False,
+        )
+
+    def test_what_is_not_given_is_left_to_the_engine(self) -> None:
+        assert engine_options(parsed()) == EngineOptions()
+
+    def test_npu_num_is_the_number_of_devices(self) -> None:
+        args = parsed("--npu-num", "4")
+        assert engine_options(args).tensor_parallel_size == 4
+        assert model_and_hardware(args)[1].count == 4
+
+    def test_npu_mem_takes_the_place_of_the_profiles_memory(self) -> None:
+        hardware = model_and_hardware(parsed("--npu-mem", "40"))[1]
+        assert hardware.memory_bytes == 40 * 2**30
+
+    def test_options_reach_the_simulation(self, capsys: pytest.CaptureFixture[str]) -> None:
+        result = result_of(
+            [*SMALL, "--max_num_seqs", "4", "--num-gpu-blocks=50", "--block-size", "32", "-tp", "2"], capsys
+        )
+        assert (result["max_num_seqs"], result["kv_blocks"], result["block_size"]) == (4, 50, 32)
+        assert (result["hardware"], result["tensor_parallel_size"]) == ("2 x A100-SXM4-80GB", 2)
+        assert result["mean_running_requests"] <= 4
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        (["simulate"], "which model? Name one with --model"),
+        (["simulate", "--model", "opt-125m"], "which hardware? Name a profile with --hardware"),
+        (TARGET, "which requests? Give either --trace FILE or --synthetic"),
+        ([*TARGET, "--synthetic", "--trace", "x"], "which requests? Give either"),
+        ([*TARGET, "--trace", "x", "--input-len", "8"], "--input-len shapes a --synthetic workload"),
+        ([*TARGET, "--trace", "no-such-file.csv"], "cannot read the trace no-such-file.csv"),
+        ([*SMALL, "--model", "no-such-model"], "model 'no-such-model' is not known"),
+        ([*SMALL, "--hardware", "no-such-card"], "hardware 'no-such-card' is not known"),
+        ([*SMALL, "--policy", "no-such-policy"], "unknown policy 'no-such-policy'"),
+        ([*SMALL, "--num-prompts", "many"], "--num-prompts: 'many' is not a whole number"),
+        ([*SMALL, "--request-rate", "fast"], "--request-rate: 'fast' is not a number"),
+        ([*SMALL, "--request-rate", "nan"], "the request rate is nan"),
+        ([*SMALL, "--max-model-len", "infK"], "--max-model-len: 'inf' is not a whole number"),
+        ([*SMALL, "--metric-percentiles", "101"], "--metric-percentiles: 101 is not a percentile"),
+        ([*SMALL, "--metric-percentiles", "nan"], "--metric-percentiles: nan is not a percentile"),
+        ([*SMALL, "--npu-num", "2", "-tp", "4"], "--npu-num 2 and --tensor-parallel-size 4 mean the same"),
+        ([*SMALL, "--npu-num", "0"], "--tensor-parallel-size must be at least 1"),
+        ([*SMALL, "--npu-mem", "0"], "--npu-mem is memory in GB and must be more than 0"),
+        ([*SMALL, "--model", "Llama-3.1-70B-Instruct"], "meta-llama/Llama-3.1-70B-Instruct does not fit on 1 x"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_in_one_sentence(
+    argv: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(argv) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"simserve: {sentence}")
+    assert captured.err.count("\n") == 1
+
+
+def test_a_folder_that_cannot_be_made_is_found_before_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("simserve.simulation.simulate", lambda *_: pytest.fail("it ran"))
+    (tmp_path / "file").touch()
+    assert main([*SMALL, "--out", str(tmp_path / "file")]) == 2
+    assert "cannot write to" in capsys.readouterr().err
+
+
+class TestProgress:
+    def test_where_stderr_is_no_terminal_a_line_comes_every_five_seconds(self) -> None:
+        stream, wall_s = io.StringIO(), 0.0
+        on_progress = command.progress_lines(stream, clock=lambda: wall_s)
+        for wall_s in (1.0, 4.9, 5.0, 6.0, 9.9, 10.0, 11.0):
+            on_progress(int(wall_s * 100), 2000, wall_s * 60)
+
+        assert stream.getvalue().splitlines() == [
+            "500 of 2,000 requests done, 300.0 simulated seconds",
+            "1,000 of 2,000 requests done, 600.0 simulated seconds",
+        ]
+
+    def test_a_terminal_gets_a_bar(self) -> None:
+        terminal = io.StringIO()
+        terminal.isatty = lambda: True
+        with command.progress(terminal) as on_progress:
+            on_progress(500, 2000, 12.3)
+        assert "500/2000" in terminal.getvalue()
+        assert "12.3 simulated seconds" in terminal.getvalue()
+
+
+def test_ctrl_c_ends_a_run_with_one_sentence() -> None:
+    endless = [*TARGET, "--synthetic", "--num-prompts", "1000000", "--request-rate", "1"]
+    code = (
+        "from simserve.cli import simulate; simulate.PROGRESS_EVERY_S = 0.0\n"
+        f"from simserve.cli.main import main; raise SystemExit(main({endless}))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    assert "of 1,000,000 requests done" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    _, shown = process.communicate(timeout=30)
+
+    assert process.returncode == 130
+    lines = [line for line in shown.splitlines() if "requests done" not in line]
+    assert lines == ["simserve: interrupted before it was done"]
+
+
+def test_synthetic_defaults_are_vllms(capsys: pytest.CaptureFixture[str]) -> None:
+    result = result_of([*TARGET, "--synthetic", "--num-prompts", "2"], capsys)
+    assert result["workload"] == "synthetic-2x1024+128@inf"
+    assert result["seed"] == 0

@@ -1,0 +1,57 @@
+"""The flat object that readers of ``vllm bench serve`` results understand."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from simserve.metrics.files import to_json
+from simserve.metrics.records import FINISHED, Records, RunDescription, RunTotals, TokenGaps
+from simserve.metrics.result import result_object
+from simserve.metrics.summary import summarize
+
+
+def test_keys_and_units_are_vllms(records: Records, totals: RunTotals, description: RunDescription) -> None:
+    result = result_object(summarize(records, totals, (50, 99, 99.9)), description)
+
+    assert result["duration"] == 10.0
+    assert (result["completed"], result["failed"], result["num_prompts"]) == (3, 2, 5)
+    assert result["mean_ttft_ms"] == pytest.approx(3000)
+    for metric in ("ttft", "tpot", "itl", "e2el"):
+        names = [name for name in result if name.endswith(f"_{metric}_ms")]
+        assert names == [f"{statistic}_{metric}_ms" for statistic in ("mean", "median", "std", "p50", "p99", "p99.9")]
+
+
+def test_it_says_what_was_simulated_and_how_far_to_trust_it(
+    records: Records, totals: RunTotals, description: RunDescription
+) -> None:
+    result = result_object(summarize(records, totals), description)
+
+    assert (result["model"], result["hardware"], result["hardware_profile"]) == ("some/model", "2 x Card", "Card")
+    assert result["calibrated"] is False
+    assert "±35%" in str(result["uncertainty"])
+    assert (result["kv_blocks"], result["peak_kv_blocks_used"], result["kv_usage"]) == (120, 30, 0.25)
+    assert (result["preemptions"], result["steps"], result["aborted"], result["rejected"]) == (1, 40, 1, 1)
+    assert (result["compute_utilization"], result["bandwidth_utilization"]) == pytest.approx((0.25, 0.4))
+    assert result["prefix_cache_hit_rate"] == 0.25
+
+
+def test_a_latency_that_no_request_has_is_null(
+    records: Records, totals: RunTotals, description: RunDescription
+) -> None:
+    single_tokens = replace(
+        records,
+        output_tokens=np.ones(5, dtype=np.int64),
+        status=np.full(5, FINISHED, dtype=np.int8),
+        arrival_s=np.zeros(5),
+        first_token_s=np.ones(5),
+        finish_s=np.ones(5),
+        gaps=TokenGaps(np.array([]), np.array([], dtype=np.int64)),
+    )
+    result = json.loads(to_json(result_object(summarize(single_tokens, totals), description)))
+
+    assert result["mean_ttft_ms"] == 1000.0
+    assert result["mean_tpot_ms"] is result["p99_itl_ms"] is None
