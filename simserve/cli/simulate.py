@@ -94,8 +94,6 @@ def run(args: argparse.Namespace) -> int:
         make_folder(args.out)  # now, not after a long run
     with progress(sys.stderr) as on_progress:
         done = simulate(workload, model, hardware, options, on_progress)
-    if workload.dropped_requests:
-        print(f"left out as failed when {workload.name} was taken: {workload.dropped_requests:,} requests", file=sys.stderr)
     summary = summarize(done.records, done.totals, args.metric_percentiles)
     result = result_object(summary, done.description) | _workload_labels(args, workload)
     if args.json:
@@ -127,7 +125,10 @@ def _workload(args: argparse.Namespace) -> Workload:
     if given:
         flag = "--" + next(iter(given)).replace("_", "-")
         raise ConfigError(f"{flag} shapes a --synthetic workload and a trace is what it is; leave it out with --trace")
-    return read_trace(args.trace)
+    workload = read_trace(args.trace)
+    if left_out := workload.dropped_requests:
+        print(f"left out as failed when {workload.name} was taken: {left_out:,} requests", file=sys.stderr)
+    return workload
 
 
 def _workload_labels(args: argparse.Namespace, workload: Workload) -> Result:
