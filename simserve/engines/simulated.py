@@ -21,8 +21,8 @@ from simserve.engines.streams import TokenStream
 from simserve.errors import RequestError
 from simserve.hardware import HardwareProfile
 from simserve.models import ModelSpec
-from simserve.scheduling import Request, StepPlan
-from simserve.simulation import EngineSetup, Replica, prepare
+from simserve.scheduling import Request
+from simserve.simulation import EngineSetup, Replica, Run, prepare
 from simserve.simulation.simulate import describe
 from simserve.workload import block_hashes
 
@@ -49,7 +49,12 @@ class SimulatedEngine:
         self._env = simpy.Environment()
         self._scheduler = setup.new_scheduler()
         self._replica = Replica(
-            self._env, self._scheduler, setup.timer, self, async_scheduling=setup.options.async_scheduling
+            self._env,
+            self._scheduler,
+            setup.timer,
+            self,
+            async_scheduling=setup.options.async_scheduling,
+            list_decodes=True,
         )
         self._streams: dict[str, tuple[GenerationRequest, TokenStream]] = {}
         self._arrivals: deque[tuple[Request, float]] = deque()
@@ -120,8 +125,9 @@ class SimulatedEngine:
             extra={"preemptions": self._preemptions},
         )
 
-    def step_done(self, plan: StepPlan, start_s: float, end_s: float, finished: list[Request]) -> None:
+    def run_done(self, run: Run, finished: list[Request]) -> None:
         """Hand out a step's tokens; see :class:`simserve.simulation.replica.StepObserver`."""
+        plan, end_s = run.plan, run.end_s
         self._preemptions += len(plan.preempted)
         for request in plan.sampled:
             entry = self._streams.get(str(request.request_id))
@@ -163,10 +169,12 @@ class SimulatedEngine:
     def _take_notes(self) -> None:
         """Let in what handlers asked for: aborts at once, arrivals at the time at which they came."""
         while self._aborts:
-            if self._replica.abort(self._aborts.popleft()) is not None:
-                self._aborted += 1
+            self._aborted += 1
+            self._replica.abort(self._aborts.popleft())
         while self._arrivals:
             request, arrival_s = self._arrivals.popleft()
+            if request.request_id not in self._streams:
+                continue  # its client hung up before it was let in
             while self._env.peek() < arrival_s:
                 self._env.step()
             if arrival_s > self._env.now:

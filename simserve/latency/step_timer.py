@@ -97,6 +97,24 @@ class StepTimer:
             self._body_work[1][tokens] + self._head_work[1][sampled] + kv_tokens * self._kv_bytes,
         )
 
+    def decode_steps_s(self, decodes: int, decode_context_tokens: int, steps: int) -> Floats:
+        """Seconds of each of ``steps`` successive steps of the same ``decodes``, whose contexts grow by one each."""
+        contexts = np.arange(steps, dtype=np.float64)
+        contexts *= decodes
+        contexts += decode_context_tokens + decodes
+        contexts *= self._decode_s_per_token
+        contexts += self._body_s[decodes] + self._head_s[decodes]
+        return contexts
+
+    def decode_steps_work(self, decodes: int, decode_context_tokens: int, steps: int) -> StepWork:
+        """FLOPs and bytes of the same steps together on each device."""
+        pairs = steps * (decode_context_tokens + decodes) + decodes * steps * (steps - 1) / 2
+        return StepWork(
+            steps * (self._body_work[0][decodes] + self._head_work[0][decodes])
+            + pairs * self._attention_flops_per_pair,
+            steps * (self._body_work[1][decodes] + self._head_work[1][decodes]) + pairs * self._kv_bytes,
+        )
+
     def _prefill_attention_s(self, chunk: int, context: int) -> float:
         flops = _attended_pairs(chunk, context) * self._attention_flops_per_pair
         compute_s = flops / (self._peak * self._efficiency.attention_prefill)

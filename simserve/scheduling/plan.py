@@ -2,52 +2,73 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from simserve.scheduling.request import Request
 
 
-@dataclass(frozen=True)
 class PrefillChunk:
     """``tokens`` tokens of a prompt computed on top of ``context_tokens`` already in the KV cache.
 
     ``samples`` says whether the chunk reaches the end of the known tokens, so that the step also yields a token.
     """
 
-    request: Request
-    tokens: int
-    context_tokens: int
-    samples: bool
+    __slots__ = ("context_tokens", "request", "samples", "tokens")
+
+    def __init__(self, request: Request, tokens: int, context_tokens: int, samples: bool) -> None:
+        self.request = request
+        self.tokens = tokens
+        self.context_tokens = context_tokens
+        self.samples = samples
+
+    def __repr__(self) -> str:
+        return f"PrefillChunk({self.request.request_id!r}, {self.tokens} on {self.context_tokens})"
 
 
-@dataclass
 class StepPlan:
-    """One step: prefill chunks, and decodes of one token each.
+    """One step: prefill chunks, and decodes of one token each; or, if ``repeat`` > 1, so many steps of equal decodes.
 
-    ``decode_context_tokens`` is the sum of the decodes' contexts: tokens in the cache before the step. ``preempted``
-    lost their blocks while this step was planned. An empty plan means that nothing can run now.
+    ``decode_context_tokens`` is the sum of the decodes' contexts, tokens in the cache before the (first) step.
+    ``decodes`` names them only where the scheduler was asked to. ``returning`` are decodes that had no token in the
+    step before, ``pausing`` requests that had one there and get none here: preempted, or out of budget.
+    An empty plan means that nothing can run now.
     """
 
-    index: int
-    chunks: list[PrefillChunk] = field(default_factory=list)
-    decodes: list[Request] = field(default_factory=list)
-    decode_context_tokens: int = 0
-    preempted: list[Request] = field(default_factory=list)
+    __slots__ = (
+        "chunks", "decode_context_tokens", "decodes", "index", "num_decodes", "pausing", "preempted", "repeat",
+        "returning",
+    )  # fmt: skip
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.chunks: list[PrefillChunk] = []
+        self.num_decodes = 0
+        self.decode_context_tokens = 0
+        self.decodes: list[Request] = []
+        self.returning: list[Request] = []
+        self.pausing: list[Request] = []
+        self.preempted: list[Request] = []
+        self.repeat = 1
 
     @property
     def is_empty(self) -> bool:
-        return not self.chunks and not self.decodes
-
-    @property
-    def num_decodes(self) -> int:
-        return len(self.decodes)
+        return self.num_decodes == 0 and not self.chunks
 
     @property
     def tokens(self) -> int:
-        """Tokens computed by the step: rows of its GEMMs."""
+        """Tokens computed by one step: rows of its GEMMs."""
         return self.num_decodes + sum(chunk.tokens for chunk in self.chunks)
 
     @property
+    def num_sampled(self) -> int:
+        """Tokens sampled by one step: rows of the lm_head."""
+        return self.num_decodes + sum(chunk.samples for chunk in self.chunks)
+
+    @property
     def sampled(self) -> list[Request]:
-        """Requests that get a token from this step."""
+        """Requests that get a token from this step, if ``decodes`` were asked for."""
         return self.decodes + [chunk.request for chunk in self.chunks if chunk.samples]
+
+    def __repr__(self) -> str:
+        return (
+            f"StepPlan({self.index}, {self.num_decodes} decodes on {self.decode_context_tokens}, {self.chunks}, "
+            f"x{self.repeat})"
+        )

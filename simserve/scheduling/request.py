@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterator, Sequence
 from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from simserve.scheduling.kv_cache import BlockRun
 
 
 class Status(Enum):
@@ -21,16 +25,17 @@ class Request:
     """One sequence to prefill and decode.
 
     ``output_tokens`` is the length at which it ends. ``units`` identify what the prompt begins with, ``unit_tokens``
-    tokens each (see :meth:`units_of_blocks`); empty means that nobody else has this prompt.
+    tokens each (see :meth:`unit_blocks`); empty means that nobody else has this prompt. Of two waiting requests, under
+    a priority policy, the one with the smaller ``priority`` goes first.
 
-    What is not an argument is progress, written by the scheduler, or a time, written by whoever runs the plans. The
-    steps that produced its tokens are ``token_runs``, pairs (first, last): one token a step, a new run after a pause.
+    What is not an argument is progress, written by the scheduler, or a time, written by whoever runs the plans. While
+    ``decode_offset`` is set, ``computed_tokens`` and ``produced_tokens`` stand still: the decode set knows better.
     """
 
     __slots__ = (
-        "arrival_s", "cached_tokens", "computed_tokens", "finish_s", "first_token_s", "input_tokens",
-        "last_token_s", "output_tokens", "preemptions", "priority", "produced_tokens", "request_id", "scheduled_s",
-        "status", "token_runs", "unit_tokens", "units",
+        "admission", "arrival_s", "cached_tokens", "computed_tokens", "decode_offset", "finish_s", "first_token_s",
+        "input_tokens", "last_step", "last_token_s", "left_behind", "number", "output_tokens", "preemptions",
+        "priority", "produced_tokens", "request_id", "scheduled_s", "status", "unit_runs", "unit_tokens", "units",
     )  # fmt: skip
 
     def __init__(
@@ -56,7 +61,12 @@ class Request:
         self.produced_tokens = 0
         self.cached_tokens = 0
         self.preemptions = 0
-        self.token_runs: list[list[int]] = []
+        self.number = 0
+        self.admission = 0
+        self.decode_offset: int | None = None
+        self.last_step = -1
+        self.unit_runs: list[BlockRun] = []
+        self.left_behind: BlockRun | None = None
         self.scheduled_s = math.nan
         self.first_token_s = math.nan
         self.last_token_s = math.nan
@@ -67,32 +77,23 @@ class Request:
         """Prompt plus tokens sampled so far, those of steps still running included."""
         return self.input_tokens + self.produced_tokens
 
-    def units_of_blocks(self, block_size: int) -> Iterator[tuple[Hashable, int]]:
-        """Identity and size in KV blocks of each cacheable unit of the prompt, then, forever, its own single blocks.
+    def unit_blocks(self, block_size: int, start: int = 0) -> Iterator[tuple[Hashable, int]]:
+        """Identity and size in KV blocks of each unit of the prompt from the ``start``-th on.
 
         A unit stands for ``unit_tokens`` tokens, the last for what is left of the prompt; only full blocks count.
-        Blocks after the units are known to this request alone: it can find them again only after a preemption.
         """
-        blocks_per_unit = self.unit_tokens // block_size if self.units else 0
-        full_blocks = self.input_tokens // block_size
-        covered = 0
-        for unit in self.units:
-            blocks = min(blocks_per_unit, full_blocks - covered)
+        per_unit = self.unit_tokens // block_size
+        left = self.input_tokens // block_size - start * per_unit
+        for index in range(start, len(self.units)):
+            blocks = min(per_unit, left)
             if blocks <= 0:
-                break
-            yield (unit, blocks), blocks
-            covered += blocks
-        while True:
-            yield (self.request_id, "own", covered), 1
-            covered += 1
+                return
+            yield (self.units[index], blocks), blocks
+            left -= blocks
 
-    def note_token(self, step: int) -> None:
-        """The step ``step`` samples a token of this request."""
-        self.produced_tokens += 1
-        if self.token_runs and self.token_runs[-1][1] == step - 1:
-            self.token_runs[-1][1] = step
-        else:
-            self.token_runs.append([step, step])
+    def total_unit_blocks(self, block_size: int) -> int:
+        """KV blocks of all units together; blocks after them are known to this request alone."""
+        return min(len(self.units) * (self.unit_tokens // block_size), self.input_tokens // block_size)
 
     def __repr__(self) -> str:
         return f"Request({self.request_id!r}, in={self.input_tokens}, out={self.produced_tokens}/{self.output_tokens})"

@@ -1,184 +1,214 @@
-"""vLLM V1's scheduler, the obvious way: every step visits every request (``vllm/v1/core/sched/scheduler.py``, 0.19).
+"""vLLM V1 (``vllm/v1/core/sched/scheduler.py``, read at 0.19).
 
 No prefill or decode phases: in each step every request may catch up to the tokens it knows, running requests first
-and in order, within one token budget; waiting ones after, first come first served, only if nobody was preempted.
+and in order, within one token budget; waiting ones after, only if nobody was preempted.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Hashable
 from dataclasses import dataclass
 
-from simserve.errors import RequestError
-from simserve.scheduling.blocks import KVBlocks
-from simserve.scheduling.plan import PrefillChunk, StepPlan
+from simserve.scheduling.kv_cache import PrefixHit
+from simserve.scheduling.plan import StepPlan
 from simserve.scheduling.request import Request, Status
+from simserve.scheduling.scheduler import Scheduler, SchedulerLimits
+from simserve.scheduling.waiting import KeyedQueue
 
 
-@dataclass(frozen=True)
-class SchedulerLimits:
-    """What bounds a step and the engine, by vLLM's names; ``num_blocks`` includes the null block."""
-
-    num_blocks: int
-    block_size: int = 16
-    max_num_seqs: int = 256
-    max_num_batched_tokens: int = 2048
-    max_model_len: int = 1 << 30
-    prefix_caching: bool = True
-    chunked_prefill: bool = True
-    long_prefill_token_threshold: int = 0
-    reserve_full_prompt: bool = True
-
-
-class Scheduler:
-    """Decides what each step computes. Knows no clock: callers run the plan and say when it is complete.
-
-    ``schedule`` may be called again before ``complete`` of the plan before (asynchronous scheduling): tokens of
-    running steps count as known, and an end by length is foreseen.
-    """
+class VllmV1(Scheduler):
+    """First come first served; blocks that are short are taken from the newest running request."""
 
     def __init__(self, limits: SchedulerLimits) -> None:
-        self.limits = limits
-        self.blocks = KVBlocks(limits.num_blocks, limits.block_size, limits.prefix_caching)
-        self.waiting: deque[Request] = deque()
-        self.running: list[Request] = []
-        self.steps = 0
-        self._requests: dict[Hashable, Request] = {}
+        super().__init__(limits)
+        self._starved: list[Request] = []
 
-    @property
-    def has_requests(self) -> bool:
-        return bool(self._requests)
+    def plan(self, plan: StepPlan) -> None:
+        budget = self.limits.max_num_batched_tokens
+        if self.running:
+            budget = self._plan_running(plan, budget)
+        if self.waiting and not plan.preempted:
+            self._plan_waiting(plan, budget)
 
-    def add(self, request: Request) -> None:
-        """Queue ``request``; its answer is cut at the longest sequence the engine can hold.
+    def _plan_running(self, plan: StepPlan, budget: int) -> int:
+        """Decodes all at once, prefill chunks one by one; returns what is left of ``budget``."""
+        decoding = self._decoding
+        for request in self._starved:
+            decoding.join(request, plan.index)
+            plan.returning.append(request)
+        self._starved = []
+        chunks = [(request, self._wanted(request, request.computed_tokens)) for request in self._prefilling]
+        needed = decoding.count + sum(tokens for _, tokens in chunks)
+        if needed > budget:
+            if (
+                len(chunks) != 1
+                or decoding.count >= budget
+                or next(reversed(self.running.values())) is not chunks[0][0]
+            ):
+                return self._walk_running(plan, budget)
+            needed = budget
+            chunks = [(chunks[0][0], budget - decoding.count)]
+        blocks = decoding.blocks_needed(plan.index) + sum(self._blocks_for_chunk(*chunk) for chunk in chunks)
+        if blocks > self.blocks.free_blocks:
+            return self._make_room(plan, budget, needed, blocks, dict(chunks))
+        self.blocks.take(blocks)
+        for request, tokens in chunks:
+            self.compute(plan, request, tokens)
+        return budget - needed
 
-        Raises :class:`RequestError` if the prompt alone is longer than that.
+    def _make_room(self, plan: StepPlan, budget: int, needed: int, blocks: int, chunks: dict[Request, int]) -> int:
+        """Preempt from the tail until the blocks of those left suffice.
+
+        vLLM goes through the running requests in order and preempts the last one whenever the current one finds too few
+        blocks. As nobody before the current one is touched, what comes out is the shortest tail that must go.
         """
-        most_tokens = min(self.limits.max_model_len, self.blocks.usable_blocks * self.limits.block_size)
-        if request.input_tokens >= most_tokens:
-            raise RequestError(
-                f"request {request.request_id} has {request.input_tokens} prompt tokens; "
-                f"this engine holds at most {most_tokens} with the answer: shorten it or raise --max-model-len"
-            )
-        request.output_tokens = min(request.output_tokens, most_tokens - request.input_tokens)
-        self._requests[request.request_id] = request
-        self.waiting.append(request)
+        while blocks > self.blocks.free_blocks:
+            _, victim = self.running.popitem(last=True)
+            if victim.decode_offset is not None:
+                blocks -= self._decoding.needs_block(victim, plan.index)
+                needed -= 1
+            elif victim in chunks:
+                tokens = chunks.pop(victim)
+                blocks -= self._blocks_for_chunk(victim, tokens)
+                needed -= tokens
+            self.preempt(plan, victim)
+        self.blocks.take(blocks)
+        for request, tokens in chunks.items():
+            self.compute(plan, request, tokens)
+        return budget - needed
 
-    def abort(self, request_id: Hashable) -> Request | None:
-        """Forget a request and free its blocks at once; None if it has ended already."""
-        request = self._requests.pop(request_id, None)
-        if request is None:
-            return None
-        if request.status is Status.RUNNING:
-            self.running.remove(request)
-        else:
-            self.waiting.remove(request)
-        self.blocks.free(request)
-        request.status = Status.ABORTED
-        return request
+    def _walk_running(self, plan: StepPlan, budget: int) -> int:
+        """Visit each request in order, as vLLM does in every step: who is served depends on who came before."""
+        decodes = [request for request in self.running.values() if request.decode_offset is not None]
+        for request in decodes:
+            self._decoding.leave(request, plan.index)
+        walk = _Walk(list(self.running.values()), dict.fromkeys(decodes), plan.returning, budget)
+        plan.returning = []
+        while walk.index < len(walk.order) and walk.budget > 0:
+            request = walk.order[walk.index]
+            tokens = self._wanted_now(request, walk)
+            if tokens:
+                if not self._room_for(plan, request, tokens, walk):
+                    continue  # it preempted itself; vLLM stops here, and by priority could do so for ever
+                self._serve(plan, request, tokens, walk)
+            walk.index += 1
+        self._starved = list(walk.ready)
+        plan.pausing += [request for request in walk.ready if request not in walk.late]
+        return walk.budget
 
-    def schedule(self) -> StepPlan:
-        """Plan the next step; an empty plan if nothing can run."""
-        plan = StepPlan(self.steps)
-        budget = self._schedule_running(plan, self.limits.max_num_batched_tokens)
-        if not plan.preempted:
-            self._schedule_waiting(plan, budget)
-        if not plan.is_empty:
-            self.steps += 1
-        return plan
+    def _wanted_now(self, request: Request, walk: _Walk) -> int:
+        if request in walk.ready:
+            return 1
+        if request in self._prefilling:
+            return min(self._wanted(request, request.computed_tokens), walk.budget)
+        return 0
 
-    def complete(self, plan: StepPlan) -> list[Request]:
-        """The step has run: end the requests whose last token it sampled, and free their blocks."""
-        finished = [
-            request
-            for request in plan.sampled
-            if request.produced_tokens >= request.output_tokens
-            and request.token_runs[-1][1] == plan.index
-            and request.status is not Status.ABORTED
-        ]
-        for request in finished:
-            self._finish(request)
-        return finished
+    def _serve(self, plan: StepPlan, request: Request, tokens: int, walk: _Walk) -> None:
+        self.blocks.take(self._blocks_for_chunk(request, tokens))
+        walk.budget -= tokens
+        if request not in walk.ready:
+            self.compute(plan, request, tokens)
+            return
+        del walk.ready[request]
+        self._decoding.join(request, plan.index)
+        if request in walk.late:
+            plan.returning.append(request)
 
-    def _schedule_running(self, plan: StepPlan, budget: int) -> int:
-        index = 0
-        while index < len(self.running) and budget > 0:
-            request = self.running[index]
-            tokens = self._tokens_wanted(request, request.computed_tokens, budget)
-            if tokens > 0:
-                if not self._make_room(request, tokens, plan):
-                    break
-                self._take_into(plan, request, tokens)
-                budget -= tokens
-            index += 1
-        return budget
-
-    def _make_room(self, request: Request, tokens: int, plan: StepPlan) -> bool:
-        """Blocks for ``tokens`` more tokens, preempting the newest running requests while they are short."""
-        while not self.blocks.extend(request, request.computed_tokens + tokens):
-            victim = self.running.pop()
-            self._preempt(victim)
-            plan.preempted.append(victim)
+    def _room_for(self, plan: StepPlan, request: Request, tokens: int, walk: _Walk) -> bool:
+        while self._blocks_for_chunk(request, tokens) > self.blocks.free_blocks:
+            victim = self._victim(walk.order)
+            walk.index -= walk.order.index(victim) < walk.index
+            walk.order.remove(victim)
+            del self.running[victim.request_id]
+            walk.budget += self._take_back(plan, victim)
+            if victim in walk.ready:
+                del walk.ready[victim]
+                if victim not in walk.late:
+                    plan.pausing.append(victim)
+            self.preempt(plan, victim)
             if victim is request:
                 return False
         return True
 
-    def _preempt(self, victim: Request) -> None:
-        self.blocks.free(victim)
-        victim.status = Status.PREEMPTED
-        victim.computed_tokens = 0
-        victim.preemptions += 1
-        self.waiting.appendleft(victim)
+    def _victim(self, order: list[Request]) -> Request:
+        return order[-1]
 
-    def _schedule_waiting(self, plan: StepPlan, budget: int) -> None:
+    def _take_back(self, plan: StepPlan, victim: Request) -> int:
+        """Take what ``victim`` was given in this very step out of it; the tokens go back to the budget."""
+        if victim.decode_offset is not None:
+            returning = victim in plan.returning
+            self._decoding.leave(victim, plan.index)
+            victim.computed_tokens += 1  # its block for this step's token is there, and goes too
+            if returning:
+                plan.returning.remove(victim)
+            else:
+                plan.pausing.append(victim)
+            return 1
+        given = next((chunk for chunk in plan.chunks if chunk.request is victim), None)
+        if given is None:
+            return 0
+        plan.chunks.remove(given)
+        return given.tokens
+
+    def _plan_waiting(self, plan: StepPlan, budget: int) -> None:
         limits = self.limits
-        while self.waiting and budget > 0 and len(self.running) < limits.max_num_seqs:
-            request = self.waiting[0]
-            prefix = self.blocks.find_prefix(request)
-            hit_tokens = sum(len(unit.blocks) for unit in prefix) * limits.block_size
-            if not limits.chunked_prefill and request.known_tokens - hit_tokens > budget:
-                break
-            tokens = self._tokens_wanted(request, hit_tokens, budget)
+        while self.waiting and budget > 0 and not self.admission_is_blocked:
+            request = self.waiting.peek()
+            hit = PrefixHit(self.blocks, request)
+            hit_tokens = hit.blocks * limits.block_size
+            tokens = self._wanted(request, hit_tokens)
+            if tokens > budget:
+                if not limits.chunked_prefill:
+                    break
+                tokens = budget
             reserve = request.known_tokens if limits.reserve_full_prompt else hit_tokens + tokens
-            if not self.blocks.admit(request, prefix, tokens, reserve):
+            if not self.admit(plan, request, hit, tokens, reserve):
+                if not limits.reserve_full_prompt:
+                    self._head_failed = None  # it may fit a smaller budget
                 break
-            self._start(self.waiting.popleft(), hit_tokens)
-            self._take_into(plan, request, tokens)
             budget -= tokens
 
-    def _start(self, request: Request, hit_tokens: int) -> None:
-        self.running.append(request)
-        if request.status is Status.WAITING:
-            request.cached_tokens = hit_tokens
-        request.status = Status.RUNNING
-        request.computed_tokens = hit_tokens
+    def _is_quiet(self, plan: StepPlan) -> bool:
+        return not self._starved and super()._is_quiet(plan)
 
-    def _tokens_wanted(self, request: Request, computed_tokens: int, budget: int) -> int:
-        if request.produced_tokens >= request.output_tokens:
-            return 0
+    def _end(self, request: Request, status: Status) -> None:
+        if request in self._starved:
+            self._starved.remove(request)
+        super()._end(request, status)
+
+    def _wanted(self, request: Request, computed_tokens: int) -> int:
         tokens = request.known_tokens - computed_tokens
-        if self.limits.long_prefill_token_threshold:
-            tokens = min(tokens, self.limits.long_prefill_token_threshold)
-        return min(tokens, budget)
+        threshold = self.limits.long_prefill_token_threshold
+        return min(tokens, threshold) if threshold else tokens
 
-    def _take_into(self, plan: StepPlan, request: Request, tokens: int) -> None:
-        context = request.computed_tokens
-        request.computed_tokens += tokens
-        samples = request.computed_tokens == request.known_tokens
-        if context >= request.input_tokens and tokens == 1 and samples:
-            plan.decodes.append(request)
-            plan.decode_context_tokens += context
-        else:
-            plan.chunks.append(PrefillChunk(request, tokens, context, samples))
-        if samples:
-            request.note_token(plan.index)
+    def _blocks_for_chunk(self, request: Request, tokens: int) -> int:
+        computed = request.computed_tokens
+        return self.blocks.blocks_for(computed + tokens) - self.blocks.blocks_for(computed)
 
-    def _finish(self, request: Request) -> None:
-        if request.status is Status.RUNNING:
-            self.running.remove(request)
-        else:  # preempted while its last token was being computed
-            self.waiting.remove(request)
-        self.blocks.free(request)
-        request.status = Status.FINISHED
-        del self._requests[request.request_id]
+
+class VllmV1Priority(VllmV1):
+    """The same with ``--scheduling-policy priority``: the smallest priority first, the largest is preempted."""
+
+    def __init__(self, limits: SchedulerLimits) -> None:
+        super().__init__(limits)
+        self.waiting = KeyedQueue(_urgency)
+
+    def _make_room(self, plan: StepPlan, budget: int, needed: int, blocks: int, chunks: dict[Request, int]) -> int:
+        return self._walk_running(plan, budget)
+
+    def _victim(self, order: list[Request]) -> Request:
+        return max(order, key=_urgency)
+
+
+@dataclass
+class _Walk:
+    """Where a walk stands: ``ready`` decodes are not served yet, ``late`` ones had no token in the step before."""
+
+    order: list[Request]
+    ready: dict[Request, None]
+    late: list[Request]
+    budget: int
+    index: int = 0
+
+
+def _urgency(request: Request) -> tuple[int, float, int]:
+    return (request.priority, request.arrival_s, request.number)

@@ -1,21 +1,59 @@
-"""One engine instance in simulated time: plans steps, lets them take their time, and says when tokens come out."""
+"""One engine instance in simulated time: plans steps, lets them take their time, and says when tokens come out.
+
+A replica has one SimPy event under way at most: the end of a *run*, which is a step, or as many decode steps as can
+pass before anything happens. A request that arrives in the middle shortens the run to the step it must be seen at.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Hashable
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
 import simpy
 
 from simserve.latency import StepTimer
 from simserve.scheduling import Request, Scheduler, StepPlan
 
+MOST_REPEATS = 2048
+"""Steps in one run at most: enough to make their cost vanish, few enough to be cheap to throw away."""
+
+
+class Run:
+    """``plan`` from ``start_s`` on: ``durations_s`` of its steps, which end at ``ends_s``."""
+
+    __slots__ = ("durations_s", "ends_s", "plan", "start_s")
+
+    def __init__(self, plan: StepPlan, start_s: float, durations_s: npt.NDArray[np.float64] | list[float]) -> None:
+        self.plan = plan
+        self.start_s = start_s
+        self.durations_s = durations_s
+        if len(durations_s) == 1:
+            self.ends_s: npt.NDArray[np.float64] | list[float] = [start_s + durations_s[0]]
+        else:
+            ends = np.array(durations_s)
+            ends[0] += start_s
+            self.ends_s = np.add.accumulate(ends, out=ends)
+
+    @property
+    def end_s(self) -> float:
+        return float(self.ends_s[-1])
+
+    @property
+    def last_start_s(self) -> float:
+        return float(self.ends_s[-2]) if len(self.ends_s) > 1 else self.start_s
+
+    def shorten(self, steps: int) -> None:
+        self.durations_s = self.durations_s[:steps]
+        self.ends_s = self.ends_s[:steps]
+
 
 class StepObserver(Protocol):
-    """Who wants to know of every step: the recorder of a batch run, the streams of the live server."""
+    """Who wants to know what ran: the recorder of a batch run, the streams of the live server."""
 
-    def step_done(self, plan: StepPlan, start_s: float, end_s: float, finished: list[Request]) -> None:
-        """``plan`` ran from ``start_s`` to ``end_s``; the requests in ``finished`` got their last token from it."""
+    def run_done(self, run: Run, finished: list[Request]) -> None:
+        """``run`` is over; the requests in ``finished`` got their last token from its last step."""
         ...
 
 
@@ -24,6 +62,7 @@ class Replica:
 
     With asynchronous scheduling, as in vLLM, a step is planned when the one before it starts, so that a request that
     arrives during a step waits for that step and the next; without, it is planned when the one before it ends.
+    ``list_decodes`` is for observers that want every step by itself, with the names of its decodes.
     """
 
     def __init__(
@@ -34,74 +73,135 @@ class Replica:
         observer: StepObserver,
         *,
         async_scheduling: bool,
+        list_decodes: bool = False,
     ) -> None:
         self._env = env
         self._scheduler = scheduler
         self._timer = timer
         self._observer = observer
         self._async = async_scheduling
-        self._wake = env.event()
-        self._asleep = False
-        self.step_in_flight = False
-        env.process(self._run())
+        self._most_repeats = 1 if list_decodes else MOST_REPEATS
+        self._list_decodes = list_decodes
+        self._run: Run | None = None
+        self._planned: StepPlan | None = None
+        self._aborting: list[Hashable] = []
+        self._wake: simpy.Event | None = None
+
+    @property
+    def step_in_flight(self) -> bool:
+        return self._run is not None
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing runs and nothing waits."""
-        return not self._scheduler.has_requests and not self.step_in_flight
+        return self._run is None and not self._scheduler.has_requests
 
     def submit(self, request: Request) -> None:
         """Queue ``request`` now; raises :class:`simserve.errors.RequestError` if it can never fit."""
+        run = self._run
+        if run is not None:
+            self._plan_ahead_if_due(run)
         self._scheduler.add(request)
-        if self._asleep and not self._wake.triggered:
-            self._wake.succeed()
+        if run is not None:
+            if len(run.ends_s) > 1 and not self._scheduler.admission_is_blocked:
+                self._shorten(run)
+        elif self._wake is None:
+            self._wake_at(self._env.now)
 
-    def abort(self, request_id: Hashable) -> Request | None:
-        """Drop a request and free its KV blocks now; None if it had ended."""
-        return self._scheduler.abort(request_id)
+    def abort(self, request_id: Hashable) -> None:
+        """Drop a request and free its KV blocks: at once if the engine is idle, else when the next step is planned."""
+        if self._run is None:
+            self._scheduler.abort(request_id)
+            return
+        self._plan_ahead_if_due(self._run)
+        self._aborting.append(request_id)
+        if len(self._run.ends_s) > 1:
+            self._shorten(self._run)
 
-    def _run(self) -> simpy.events.ProcessGenerator:
-        planned: StepPlan | None = None
-        while True:
-            plan = planned if planned is not None else self._scheduler.schedule()
-            if plan.is_empty:
-                yield from self._sleep()
-                continue
-            start_s = self._env.now
-            self._note_start(plan, start_s)
-            planned = self._plan_ahead()
-            self.step_in_flight = True
-            yield self._env.timeout(self._duration_s(plan))
-            self.step_in_flight = False
-            finished = self._scheduler.complete(plan)
-            self._note_tokens(plan, finished)
-            self._observer.step_done(plan, start_s, self._env.now, finished)
+    def _wake_at(self, time_s: float) -> None:
+        self._wake = self._env.timeout(max(0.0, time_s - self._env.now))
+        self._wake.callbacks.append(self._on_wake)
 
-    def _plan_ahead(self) -> StepPlan | None:
-        if not self._async:
-            return None
-        plan = self._scheduler.schedule()
-        return None if plan.is_empty else plan
+    def _on_wake(self, event: simpy.Event) -> None:
+        if event is not self._wake:
+            return  # the run it stood for was shortened
+        self._wake = None
+        run, now = self._run, self._env.now
+        if run is not None:
+            self._finish(run)
+            now = run.end_s
+        plan = self._planned
+        self._planned = None
+        if plan is None:
+            plan = self._schedule()
+        elif plan.is_empty:
+            self._note_pauses(plan, now)
+            plan = self._schedule()
+        while plan.is_empty and plan.preempted:  # somebody made room for others, who can run now
+            self._note_pauses(plan, now)
+            plan = self._schedule()
+        self._begin(plan, now)
 
-    def _sleep(self) -> simpy.events.ProcessGenerator:
-        self._asleep = True
-        self._wake = self._env.event()
-        yield self._wake
-        self._asleep = False
-
-    def _duration_s(self, plan: StepPlan) -> float:
-        chunks = [(chunk.tokens, chunk.context_tokens) for chunk in plan.chunks]
-        return self._timer.step_s(plan.num_decodes, plan.decode_context_tokens, chunks, len(plan.sampled))
-
-    def _note_start(self, plan: StepPlan, start_s: float) -> None:
-        for chunk in plan.chunks:
-            if chunk.request.scheduled_s != chunk.request.scheduled_s:  # NaN: its first step
-                chunk.request.scheduled_s = start_s
-
-    def _note_tokens(self, plan: StepPlan, finished: list[Request]) -> None:
-        now = self._env.now
-        for chunk in plan.chunks:
-            if chunk.samples and chunk.request.first_token_s != chunk.request.first_token_s:
-                chunk.request.first_token_s = now
+    def _finish(self, run: Run) -> None:
+        if self._planned is None:
+            if self._async:
+                self._plan_ahead(run)
+            else:
+                self._scheduler.settle(run.plan, len(run.ends_s))
+        finished = self._scheduler.complete(run.plan)
+        end_s = run.end_s
+        for chunk in run.plan.chunks:
+            if chunk.samples and chunk.request.first_token_s != chunk.request.first_token_s:  # NaN: its first
+                chunk.request.first_token_s = end_s
         for request in finished:
-            request.finish_s = now
+            request.finish_s = end_s
+        self._observer.run_done(run, finished)
+
+    def _begin(self, plan: StepPlan, now: float) -> None:
+        self._note_pauses(plan, now)
+        if plan.is_empty:
+            self._run = None
+            return
+        steps = 1 if self._somebody_came() else plan.repeat
+        if steps > 1:
+            durations_s = self._timer.decode_steps_s(plan.num_decodes, plan.decode_context_tokens, steps)
+            self._run = Run(plan, now, durations_s)
+        else:
+            chunks = [(chunk.tokens, chunk.context_tokens) for chunk in plan.chunks]
+            for chunk in plan.chunks:
+                if chunk.request.scheduled_s != chunk.request.scheduled_s:  # NaN: its first step
+                    chunk.request.scheduled_s = now
+            step_s = self._timer.step_s(plan.num_decodes, plan.decode_context_tokens, chunks, plan.num_sampled)
+            self._run = Run(plan, now, [step_s])
+        self._wake_at(self._run.end_s)
+
+    def _somebody_came(self) -> bool:
+        """Whether, since the plan was made, something came that must be seen when its first step starts."""
+        return bool(self._aborting) or (len(self._scheduler.waiting) > 0 and not self._scheduler.admission_is_blocked)
+
+    def _note_pauses(self, plan: StepPlan, now: float) -> None:
+        for request in plan.pausing:
+            request.last_token_s = now
+
+    def _schedule(self) -> StepPlan:
+        for request_id in self._aborting:
+            self._scheduler.abort(request_id)
+        self._aborting.clear()
+        return self._scheduler.schedule(self._most_repeats, self._list_decodes)
+
+    def _plan_ahead(self, run: Run) -> None:
+        self._scheduler.settle(run.plan, len(run.ends_s))
+        self._planned = self._schedule()
+
+    def _plan_ahead_if_due(self, run: Run) -> None:
+        """Planning happens when the last step of a run starts, but nobody can tell before somebody comes later."""
+        if self._async and self._planned is None and self._env.now > run.last_start_s:
+            self._plan_ahead(run)
+
+    def _shorten(self, run: Run) -> None:
+        """Let the run end with the first step after which whoever came now can be seen."""
+        step = int(np.searchsorted(run.ends_s, self._env.now, side="left"))
+        steps = step + 2 if self._async else step + 1
+        if self._planned is None and steps < len(run.ends_s):
+            run.shorten(steps)
+            self._wake_at(run.end_s)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import simpy
-from simpy.events import URGENT
 
 from simserve.config import EngineOptions
 from simserve.errors import RequestError
@@ -14,6 +13,7 @@ from simserve.hardware import HardwareProfile
 from simserve.metrics.records import REJECTED, Records, RunDescription, RunTotals
 from simserve.models import ModelSpec
 from simserve.scheduling import Request
+from simserve.simulation.arrivals import Moment
 from simserve.simulation.recorder import Recorder
 from simserve.simulation.replica import Replica
 from simserve.simulation.setup import EngineSetup, prepare
@@ -50,9 +50,9 @@ def simulate(
     setup = prepare(model, hardware, options)
     env = simpy.Environment()
     scheduler = setup.new_scheduler()
-    recorder = Recorder(scheduler, setup.timer)
+    recorder = Recorder(scheduler, setup.timer, _reporter(on_progress, len(workload)))
     replica = Replica(env, scheduler, setup.timer, recorder, async_scheduling=options.async_scheduling)
-    env.process(_arrive(env, workload, replica, recorder, on_progress))
+    env.process(_arrive(env, workload, replica, recorder))
     env.run()
     if on_progress:
         on_progress(recorder.done_requests, len(workload), env.now)
@@ -83,28 +83,22 @@ def describe(setup: EngineSetup, workload_name: str) -> RunDescription:
     )
 
 
-class _Arrival(simpy.Event):
-    """A point in time that comes before steps that end at the same instant, so that ties never depend on history."""
-
-    def __init__(self, env: simpy.Environment, delay_s: float) -> None:
-        super().__init__(env)
-        self._ok = True
-        self._value = None
-        env.schedule(self, URGENT, max(0.0, delay_s))
-
-
 def _arrive(
-    env: simpy.Environment, workload: Workload, replica: Replica, recorder: Recorder, on_progress: Progress | None
+    env: simpy.Environment, workload: Workload, replica: Replica, recorder: Recorder
 ) -> simpy.events.ProcessGenerator:
-    for count, request in enumerate(_requests(workload)):
+    for request in _requests(workload):
         if request.arrival_s > env.now:
-            yield _Arrival(env, request.arrival_s - env.now)
+            yield Moment(env, request.arrival_s)
         try:
             replica.submit(request)
         except RequestError:
             recorder.finish(request, REJECTED)
-        if on_progress and count % 256 == 0:
-            on_progress(recorder.done_requests, len(workload), env.now)
+
+
+def _reporter(on_progress: Progress | None, total: int) -> Callable[[int, float], None] | None:
+    if on_progress is None:
+        return None
+    return lambda done, clock_s: on_progress(done, total, clock_s)
 
 
 def _requests(workload: Workload) -> Iterator[Request]:

@@ -1,4 +1,4 @@
-"""KV blocks and the prefix cache, block by block: vLLM V1's KV cache manager (``allocate_slots``, ``free``, LRU).
+"""KV blocks and the prefix cache, block by block, as in vLLM V1's KV cache manager (``allocate_slots``, ``free``).
 
 A *unit* is what the cache knows by one identity: a block of a hashed prompt, or the several blocks that one hash id of
 a trace stands for. It is found whole or not at all. Freed blocks stay findable until the LRU queue hands them
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator
 from itertools import islice
 
-from simserve.scheduling.request import Request
+from reference.request import Request
 
 
 class CachedUnit:
@@ -65,6 +65,7 @@ class KVBlocks:
         self._free: dict[int, Block] = {index: Block(index) for index in range(1, num_blocks)}
         self._cached: dict[Hashable, list[CachedUnit]] = {}
         self._held: dict[Hashable, list[Block]] = {}
+        self._own: dict[Hashable, list[CachedUnit]] = {}
         self._unregistered: dict[Hashable, UnregisteredUnits] = {}
 
     @property
@@ -96,19 +97,22 @@ class KVBlocks:
             room -= blocks
         return found
 
-    def admit(self, request: Request, prefix: list[CachedUnit], tokens: int, reserve_tokens: int) -> bool:
+    def admit(
+        self, request: Request, prefix: list[CachedUnit], tokens: int, reserve_tokens: int, keep_free: int = 0
+    ) -> bool:
         """Give a waiting request its cached ``prefix`` and blocks for ``tokens`` more tokens, or nothing at all.
 
         ``reserve_tokens`` (>= prefix + tokens) must fit too, though only ``tokens`` are allocated now.
         """
         prefix_blocks = [block for unit in prefix for block in unit.blocks]
         from_free = sum(block.holders == 0 for block in prefix_blocks)
-        if self._blocks_for(reserve_tokens) - len(prefix_blocks) + from_free > self.free_blocks:
+        if self._blocks_for(reserve_tokens) - len(prefix_blocks) + from_free + keep_free > self.free_blocks:
             return False
         for block in prefix_blocks:
             if block.holders == 0:
                 del self._free[block.block_id]
             block.holders += 1
+        self._forget_left_behind(request, prefix)
         self._held[request.request_id] = prefix_blocks
         self._unregistered[request.request_id] = UnregisteredUnits(request, self.block_size, len(prefix))
         return self.extend(request, len(prefix_blocks) * self.block_size + tokens)
@@ -136,6 +140,13 @@ class KVBlocks:
     def _blocks_for(self, tokens: int) -> int:
         return -(-tokens // self.block_size)
 
+    def _forget_left_behind(self, request: Request, prefix: list[CachedUnit]) -> None:
+        """What a preempted request left and does not find when it returns, it will not look for again."""
+        for unit in self._own.get(request.request_id, []):
+            if unit not in prefix and unit in self._cached.get(unit.key, []):
+                self._forget(unit)
+        self._own[request.request_id] = [unit for unit in prefix if "own" in unit.key]
+
     def _take_oldest(self) -> Block:
         block = self._free.pop(next(iter(self._free)))
         if block.unit is not None:
@@ -156,5 +167,7 @@ class KVBlocks:
         for key, start, stop in self._unregistered[request.request_id].up_to(full_blocks):
             unit = CachedUnit(key, held[start:stop])
             self._cached.setdefault(key, []).append(unit)
+            if "own" in key:
+                self._own.setdefault(request.request_id, []).append(unit)
             for block in unit.blocks:
                 block.unit = unit

@@ -1,0 +1,103 @@
+"""The decoding requests of an engine as a handful of numbers, so that a step costs the same for one or a thousand.
+
+All of them advance by one token in every step. What a step needs to know (how many they are, the sum of their contexts,
+how many need a new KV block, who samples the last token) changes only when one joins or leaves; a request is touched
+then, and never in between.
+"""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+
+from simserve.scheduling.request import Request
+
+
+class DecodeSet:
+    """Requests that get one token in every step; ``step`` is always the index of the step being planned.
+
+    A request whose context was ``c`` tokens before step ``s`` has the constant offset ``c - s``: its context before any
+    later step is offset + step, and it needs a new block whenever that is a multiple of the block size.
+    """
+
+    def __init__(self, block_size: int) -> None:
+        self._block_size = block_size
+        self.count = 0
+        self._offsets = 0
+        self._demand = [0] * block_size
+        self._ends: dict[int, list[Request]] = {}
+        self._end_steps: list[int] = []
+
+    def join(self, request: Request, step: int) -> None:
+        """``request``, all of whose known tokens but the last are computed, decodes from ``step`` on."""
+        offset = request.computed_tokens - step
+        request.decode_offset = offset
+        self.count += 1
+        self._offsets += offset
+        self._demand[-offset % self._block_size] += 1
+        last_step = step + request.output_tokens - request.produced_tokens - 1
+        request.last_step = last_step
+        bucket = self._ends.get(last_step)
+        if bucket is None:
+            self._ends[last_step] = [request]
+            heappush(self._end_steps, last_step)
+        else:
+            bucket.append(request)
+
+    def leave(self, request: Request, step: int) -> None:
+        """``request`` does not take part in ``step``; its progress is written back. Its bucket forgets it later."""
+        offset = request.decode_offset
+        assert offset is not None
+        self.count -= 1
+        self._offsets -= offset
+        self._demand[-offset % self._block_size] -= 1
+        request.computed_tokens = offset + step
+        request.produced_tokens = offset + step + 1 - request.input_tokens
+        request.decode_offset = None
+        request.last_step = -1
+
+    def pop_ended(self, last_step: int) -> list[Request]:
+        """The requests that sample their last token in ``last_step``; they leave."""
+        bucket = self._ends.pop(last_step, None)
+        if bucket is None:
+            return []
+        ended = []
+        for request in bucket:
+            if request.last_step == last_step:  # else it left before, and may even have come back
+                self.leave(request, last_step + 1)
+                ended.append(request)
+        return ended
+
+    def context_tokens(self, step: int) -> int:
+        """Sum of the contexts before ``step``."""
+        return self._offsets + self.count * step
+
+    def blocks_needed(self, step: int) -> int:
+        """New KV blocks that ``step`` needs."""
+        return self._demand[step % self._block_size]
+
+    def needs_block(self, request: Request, step: int) -> bool:
+        """Whether ``request``, a member, is among those that need a new block in ``step``."""
+        assert request.decode_offset is not None
+        return (request.decode_offset + step) % self._block_size == 0
+
+    def blocks_needed_over(self, step: int, steps: int) -> int:
+        """New KV blocks for ``steps`` steps from ``step`` on: one each per member and ``block_size`` steps."""
+        cycles, rest = divmod(steps, self._block_size)
+        return cycles * self.count + sum(self._demand[(step + i) % self._block_size] for i in range(rest))
+
+    def steps_within(self, step: int, most_steps: int, free_blocks: int) -> int:
+        """How many steps from ``step`` on, at most ``most_steps``, ``free_blocks`` free blocks suffice for."""
+        cycles, free_blocks = divmod(free_blocks, self.count)
+        steps = cycles * self._block_size
+        while steps < most_steps:
+            free_blocks -= self._demand[(step + steps) % self._block_size]
+            if free_blocks < 0:
+                break
+            steps += 1
+        return min(steps, most_steps)
+
+    def next_end(self) -> int:
+        """The first step in which a member samples its last token; there must be one."""
+        while self._end_steps[0] not in self._ends:
+            heappop(self._end_steps)
+        return self._end_steps[0]

@@ -1,0 +1,255 @@
+"""What all policies share: requests come, get blocks, decode together, are preempted, end.
+
+A policy is a subclass with a ``plan`` method (see ``vllm_v1``); everything here costs the same whatever the batch, but
+for the listing of decodes, which only those ask for who deliver or compute each token.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+
+from simserve.errors import RequestError
+from simserve.scheduling.decode_set import DecodeSet
+from simserve.scheduling.kv_cache import KVCache, PrefixHit
+from simserve.scheduling.plan import PrefillChunk, StepPlan
+from simserve.scheduling.request import Request, Status
+from simserve.scheduling.waiting import FcfsQueue, WaitingQueue
+
+
+@dataclass(frozen=True)
+class SchedulerLimits:
+    """What bounds a step and the engine, by vLLM's names; ``num_blocks`` includes the null block."""
+
+    num_blocks: int
+    block_size: int = 16
+    max_num_seqs: int = 256
+    max_num_batched_tokens: int = 2048
+    max_model_len: int = 1 << 30
+    prefix_caching: bool = True
+    chunked_prefill: bool = True
+    long_prefill_token_threshold: int = 0
+    reserve_full_prompt: bool = True
+    watermark: float = 0.0
+
+
+class Scheduler(ABC):
+    """Decides what each step computes. Knows no clock: callers run the plan and say when it is complete.
+
+    ``schedule`` may be called again before ``complete`` of the plan before (asynchronous scheduling): tokens of
+    running steps count as known, and an end by length is foreseen.
+    """
+
+    def __init__(self, limits: SchedulerLimits) -> None:
+        self.limits = limits
+        self.blocks = KVCache(limits.num_blocks, limits.block_size, limits.prefix_caching)
+        self.waiting: WaitingQueue = FcfsQueue()
+        self.running: OrderedDict[Hashable, Request] = OrderedDict()
+        self.steps = 0
+        self.least_free_blocks = self.blocks.usable_blocks
+        """Fewest free blocks that any step left."""
+        self._requests: dict[Hashable, Request] = {}
+        self._decoding = DecodeSet(limits.block_size)
+        self._prefilling: list[Request] = []
+        self._ending: dict[int, list[Request]] = {}
+        self._added = 0
+        self._admissions = 0
+        self._head_failed: tuple[Request, int] | None = None
+
+    @abstractmethod
+    def plan(self, plan: StepPlan) -> None:
+        """Decide what step ``plan.index`` computes: the one thing that a policy must do."""
+
+    @property
+    def has_requests(self) -> bool:
+        return bool(self._requests)
+
+    def add(self, request: Request) -> None:
+        """Queue ``request``; its answer is cut at the longest sequence the engine can hold.
+
+        Raises :class:`RequestError` if the prompt alone is longer than that.
+        """
+        most_tokens = min(self.limits.max_model_len, self.blocks.usable_blocks * self.limits.block_size)
+        if request.input_tokens >= most_tokens:
+            raise RequestError(
+                f"request {request.request_id} has {request.input_tokens} prompt tokens; "
+                f"this engine holds at most {most_tokens} with the answer: shorten it or raise --max-model-len"
+            )
+        if request.output_tokens > most_tokens - request.input_tokens:
+            request.output_tokens = most_tokens - request.input_tokens
+        self._added += 1
+        request.number = self._added
+        self._requests[request.request_id] = request
+        self.waiting.push(request)
+
+    def abort(self, request_id: Hashable) -> Request | None:
+        """Forget a request and free its blocks at once; None if it has ended already."""
+        request = self._requests.get(request_id)
+        if request is not None:
+            self._end(request, Status.ABORTED)
+        return request
+
+    def schedule(self, most_repeats: int = 1, list_decodes: bool = False) -> StepPlan:
+        """Plan the next step; an empty plan if nothing can run.
+
+        Where nothing can happen for a while, the plan stands for up to ``most_repeats`` steps: run as many of them as
+        you like and tell :meth:`settle` how many, before you call anything but :meth:`add`.
+        """
+        step = self.steps
+        plan = StepPlan(step)
+        self._retire(step - 1)
+        self.plan(plan)
+        decoding = self._decoding
+        plan.num_decodes = decoding.count
+        if not plan.chunks:
+            if decoding.count == 0:
+                return plan
+            if most_repeats > 1 and self._is_quiet(plan):
+                plan.repeat = self._quiet_steps(most_repeats)
+        plan.decode_context_tokens = decoding.context_tokens(step)
+        if list_decodes:
+            plan.decodes = [request for request in self.running.values() if request.decode_offset is not None]
+        for chunk in plan.chunks:
+            if chunk.samples:
+                self._begin_to_decode(chunk.request)
+        self.steps = step + 1
+        if self.blocks.free_blocks < self.least_free_blocks:
+            self.least_free_blocks = self.blocks.free_blocks
+        return plan
+
+    def settle(self, plan: StepPlan, steps: int) -> None:
+        """``plan``, the last one scheduled, is run for ``steps`` steps, at most its ``repeat``."""
+        if steps > 1:
+            self.blocks.take(self._decoding.blocks_needed_over(self.steps, steps - 1))
+            self.steps += steps - 1
+            if self.blocks.free_blocks < self.least_free_blocks:
+                self.least_free_blocks = self.blocks.free_blocks
+        plan.repeat = steps
+
+    def complete(self, plan: StepPlan, ended: Iterable[Request] = ()) -> list[Request]:
+        """The plan has run: end the requests whose last token it sampled, and free their blocks.
+
+        ``ended`` are requests whose token turned out to be their last, which nobody could foresee.
+        """
+        last_step = plan.index + plan.repeat - 1
+        self._retire(last_step)
+        finished = self._ending.pop(last_step, None) or []
+        for request in ended:
+            if request.request_id in self._requests and request not in finished:
+                finished.append(request)
+        if len(finished) > 1:
+            finished.sort(key=_by_admission)
+        finished = [request for request in finished if request.status is not Status.ABORTED]
+        for request in finished:
+            self._end(request, Status.FINISHED)
+        return finished
+
+    @property
+    def admission_is_blocked(self) -> bool:
+        """Whether the next in line is known not to fit before something ends: later arrivals change nothing."""
+        if len(self.running) >= self.limits.max_num_seqs:
+            return True
+        failed = self._head_failed
+        return failed is not None and failed[1] == self.blocks.version and self.waiting.peek() is failed[0]
+
+    # What policies are made of.
+
+    def admit(self, plan: StepPlan, request: Request, hit: PrefixHit, tokens: int, reserve_tokens: int) -> bool:
+        """Start ``request``, the next in line, with a chunk of ``tokens`` tokens; False if its blocks do not fit.
+
+        ``reserve_tokens`` must fit, what the cache holds of them included.
+        """
+        keep_free = int(self.limits.watermark * self.limits.num_blocks) if self.running else 0
+        if not self.blocks.admit(request, tokens, reserve_tokens, keep_free, hit):
+            self._head_failed = (request, self.blocks.version)
+            return False
+        self.waiting.pop()
+        self.running[request.request_id] = request
+        self._admissions += 1
+        request.admission = self._admissions
+        hit_tokens = hit.blocks * self.limits.block_size
+        if request.status is Status.WAITING:
+            request.cached_tokens = hit_tokens
+        request.status = Status.RUNNING
+        request.computed_tokens = hit_tokens
+        self._prefilling.append(request)
+        self.compute(plan, request, tokens)
+        return True
+
+    def compute(self, plan: StepPlan, request: Request, tokens: int) -> None:
+        """Put ``tokens`` tokens of ``request``, which is prefilling and has the blocks for them, into the step."""
+        context = request.computed_tokens
+        known = request.known_tokens
+        samples = context + tokens == known
+        if samples:
+            self._prefilling.remove(request)
+            if tokens == 1 and context >= request.input_tokens:
+                self._decoding.join(request, plan.index)
+                plan.returning.append(request)
+                return
+        request.computed_tokens = context + tokens
+        if request.units:
+            self.blocks.register_units(request)
+        plan.chunks.append(PrefillChunk(request, tokens, context, samples))
+
+    def preempt(self, plan: StepPlan, victim: Request) -> None:
+        """Take ``victim``, out of ``running`` already, off the step: its blocks go, it waits first in line."""
+        if victim.decode_offset is not None:
+            self._decoding.leave(victim, plan.index)
+            if victim in plan.returning:
+                plan.returning.remove(victim)
+            else:
+                plan.pausing.append(victim)
+        elif victim in self._prefilling:
+            self._prefilling.remove(victim)
+        self.blocks.free(victim, may_return=True)
+        victim.status = Status.PREEMPTED
+        victim.computed_tokens = 0
+        victim.preemptions += 1
+        self.waiting.push_front(victim)
+        plan.preempted.append(victim)
+
+    def _begin_to_decode(self, request: Request) -> None:
+        """The step being planned samples a token of ``request``: its first, or the first after a preemption."""
+        request.produced_tokens += 1
+        if request.produced_tokens < request.output_tokens:
+            self._decoding.join(request, self.steps + 1)
+        else:
+            self._ending.setdefault(self.steps, []).append(request)
+
+    def _retire(self, last_step: int) -> None:
+        ended = self._decoding.pop_ended(last_step)
+        if ended:
+            self._ending.setdefault(last_step, []).extend(ended)
+
+    def _end(self, request: Request, status: Status) -> None:
+        del self._requests[request.request_id]
+        if request.status is Status.RUNNING:
+            del self.running[request.request_id]
+            if request.decode_offset is not None:
+                self._decoding.leave(request, self.steps)
+            elif request in self._prefilling:
+                self._prefilling.remove(request)
+        else:
+            self.waiting.remove(request)
+        self.blocks.free(request)
+        request.status = status
+
+    def _is_quiet(self, plan: StepPlan) -> bool:
+        """Whether the next step, too, can only be the same decodes, as long as none of them ends or needs a block."""
+        if self._prefilling or plan.preempted or plan.returning:
+            return False
+        return not self.waiting or (not self._ending and self.admission_is_blocked)
+
+    def _quiet_steps(self, most_steps: int) -> int:
+        step, decoding = self.steps, self._decoding
+        steps = min(most_steps, decoding.next_end() - step + 1)
+        if steps > 1 and self.blocks.free_blocks < decoding.count * (steps // self.limits.block_size + 1):
+            steps = 1 + decoding.steps_within(step + 1, steps - 1, self.blocks.free_blocks)
+        return steps
+
+
+def _by_admission(request: Request) -> int:
+    return request.admission

@@ -1,0 +1,180 @@
+"""Runs one workload through the fast scheduler and through the obvious one, and says whether they agree."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import simpy
+
+import reference.replica
+import reference.request
+import reference.vllm_v1
+from simserve.scheduling import POLICIES, Request, SchedulerLimits
+from simserve.simulation.arrivals import Moment
+from simserve.simulation.replica import Replica, Run
+
+REFERENCES: dict[str, type[Any]] = {
+    "vllm-v1": reference.vllm_v1.Scheduler,
+    "vllm-v1-priority": reference.vllm_v1.PriorityScheduler,
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One request of a case; ``abort_s`` is when its client hangs up."""
+
+    arrival_s: float
+    input_tokens: int
+    output_tokens: int
+    units: tuple[int, ...] = ()
+    priority: int = 0
+    abort_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Case:
+    """A workload, and the engine it runs on."""
+
+    jobs: list[Job]
+    limits: SchedulerLimits
+    policy: str = "vllm-v1"
+    async_scheduling: bool = True
+    unit_tokens: int = 0
+
+
+class DyadicTimer:
+    """Step times that are multiples of 2**-20 s: sums are exact, so that even ties must come out the same."""
+
+    def step_s(self, decodes: int, context: int, chunks: list[tuple[int, int]], sampled: int) -> float:
+        tokens = decodes + sum(tokens for tokens, _ in chunks)
+        attended = context + sum(tokens * past for tokens, past in chunks)
+        return (1 << 14) / (1 << 20) + tokens * 64 / (1 << 20) + attended / (1 << 20) + sampled * 128 / (1 << 20)
+
+    def decode_steps_s(self, decodes: int, context: int, steps: int) -> np.ndarray:
+        return np.array([self.step_s(decodes, context + index * decodes, [], decodes) for index in range(steps)])
+
+
+@dataclass
+class Outcome:
+    """What a run is compared by."""
+
+    requests: list[tuple[Any, ...]]
+    steps: list[reference.replica.StepEntry]
+    gaps_s: list[float]
+    least_free_blocks: int
+    free_blocks_at_end: int
+
+
+class FastLedger:
+    """Expands the runs of the fast replica into single steps."""
+
+    def __init__(self) -> None:
+        self.steps: list[reference.replica.StepEntry] = []
+        self.gaps_s: list[float] = []
+        self.longest_run = 0
+
+    def run_done(self, run: Run, finished: list[Request]) -> None:
+        plan = run.plan
+        self.longest_run = max(self.longest_run, len(run.ends_s))
+        chunks = [(chunk.request.request_id, chunk.tokens, chunk.context_tokens) for chunk in plan.chunks]
+        for index, end_s in enumerate(run.ends_s):
+            context = plan.decode_context_tokens + index * plan.num_decodes
+            self.steps.append(reference.replica.StepEntry(plan.num_decodes, context, chunks, float(end_s)))
+            late = plan.returning if index == 0 else []
+            self.gaps_s += [float(run.durations_s[index])] * (plan.num_decodes - len(late))
+            self.gaps_s += [float(end_s) - request.last_token_s for request in late]
+        for chunk in plan.chunks:
+            if chunk.samples and chunk.request.first_token_s != run.end_s:
+                self.gaps_s.append(run.end_s - chunk.request.last_token_s)
+
+
+def run_fast(case: Case) -> tuple[Outcome, FastLedger]:
+    """``case`` on the scheduler that ships."""
+    env = simpy.Environment()
+    scheduler = POLICIES[case.policy](case.limits)
+    ledger = FastLedger()
+    timer: Any = DyadicTimer()
+    replica = Replica(env, scheduler, timer, ledger, async_scheduling=case.async_scheduling)
+    requests = _serve(env, case, replica, Request)
+    blocks = scheduler.blocks
+    outcome = Outcome(requests, ledger.steps, ledger.gaps_s, scheduler.least_free_blocks, blocks.free_blocks)
+    return outcome, ledger
+
+
+def run_obvious(case: Case) -> Outcome:
+    """``case`` on the reference."""
+    env = simpy.Environment()
+    scheduler = REFERENCES[case.policy](case.limits)
+    replica = reference.replica.Replica(env, scheduler, DyadicTimer(), case.async_scheduling)
+    requests = _serve(env, case, replica, reference.request.Request)
+    blocks = scheduler.blocks
+    ledger = replica.ledger
+    return Outcome(requests, ledger.steps, ledger.gaps_s, scheduler.least_free_blocks, blocks.free_blocks)
+
+
+def assert_same(case: Case) -> FastLedger:
+    """Steps, batches, preemptions, cache hits and times agree; returns the fast ledger."""
+    slow, (fast, ledger) = run_obvious(case), run_fast(case)
+    assert fast.steps == slow.steps
+    assert fast.requests == slow.requests
+    assert sorted(fast.gaps_s) == sorted(slow.gaps_s)
+    assert fast.least_free_blocks == slow.least_free_blocks
+    assert fast.free_blocks_at_end == slow.free_blocks_at_end == case.limits.num_blocks - 1
+    return ledger
+
+
+@dataclass
+class _Client:
+    env: simpy.Environment
+    replica: Any
+    requests: dict[Hashable, Any] = field(default_factory=dict)
+
+
+def _serve(env: simpy.Environment, case: Case, replica: Any, kind: type[Any]) -> list[tuple[Any, ...]]:
+    requests = [
+        kind(
+            index,
+            job.input_tokens,
+            job.output_tokens,
+            arrival_s=job.arrival_s,
+            units=job.units,
+            unit_tokens=case.unit_tokens,
+            priority=job.priority,
+        )
+        for index, job in enumerate(case.jobs)
+    ]
+    env.process(_arrivals(env, replica, requests))
+    env.process(_hang_ups(env, replica, case.jobs))
+    env.run()
+    return [_summary(request, job) for request, job in zip(requests, case.jobs, strict=True)]
+
+
+def _arrivals(env: simpy.Environment, replica: Any, requests: list[Any]) -> simpy.events.ProcessGenerator:
+    for request in sorted(requests, key=lambda request: request.arrival_s):
+        if request.arrival_s > env.now:
+            yield Moment(env, request.arrival_s)
+        replica.submit(request)
+
+
+def _hang_ups(env: simpy.Environment, replica: Any, jobs: list[Job]) -> simpy.events.ProcessGenerator:
+    times = sorted((job.abort_s, index) for index, job in enumerate(jobs) if job.abort_s is not None)
+    for abort_s, index in times:
+        if abort_s > env.now:
+            yield Moment(env, abort_s)
+        replica.abort(index)
+
+
+def _summary(request: Any, job: Job) -> tuple[Any, ...]:
+    times = (request.scheduled_s, request.first_token_s, request.finish_s)
+    produced = request.produced_tokens if job.abort_s is None else None
+    return (
+        request.status,
+        request.cached_tokens,
+        request.preemptions,
+        produced,
+        *(None if math.isnan(time_s) else time_s for time_s in times),
+    )

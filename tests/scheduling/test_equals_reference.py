@@ -1,0 +1,55 @@
+"""The law that carries the simulation: the fast scheduler decides what the obvious one decides, at the same times."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scheduling.side_by_side import REFERENCES, Case, Job, assert_same
+from simserve.scheduling import SchedulerLimits
+
+EXAMPLES = int(os.environ.get("SIMSERVE_EQUALITY_EXAMPLES", "400"))
+
+
+@st.composite
+def cases(draw: st.DrawFn, policy: str) -> Case:
+    """Small engines under all kinds of pressure: few blocks, few slots, small budgets, shared prefixes, hang-ups."""
+    block_size = draw(st.sampled_from([2, 4, 16]))
+    per_unit = draw(st.sampled_from([0, 1, 3]))
+    max_num_seqs = draw(st.integers(1, 8))
+    limits = SchedulerLimits(
+        num_blocks=draw(st.integers(6, 40)),
+        block_size=block_size,
+        max_num_seqs=max_num_seqs,
+        max_num_batched_tokens=max_num_seqs + draw(st.integers(0, 40)),
+        prefix_caching=draw(st.booleans()),
+        chunked_prefill=True,
+        long_prefill_token_threshold=draw(st.sampled_from([0, 0, 3, 10])),
+        reserve_full_prompt=draw(st.booleans()),
+        watermark=draw(st.sampled_from([0.0, 0.0, 0.1])),
+    )
+    longest = (limits.num_blocks - 1) * block_size - 1
+    job = st.builds(
+        Job,
+        arrival_s=st.integers(0, 200).map(lambda tick: tick / 64),
+        input_tokens=st.integers(1, min(longest, 60)),
+        output_tokens=st.integers(1, 40),
+        units=st.sampled_from([(), (1,), (1, 2), (1, 2, 3, 4, 5, 6), (7,), (7, 8, 9)]) if per_unit else st.just(()),
+        priority=st.integers(0, 3) if policy == "vllm-v1-priority" else st.just(0),
+        abort_s=st.one_of(st.none(), st.none(), st.integers(0, 300).map(lambda tick: tick / 64)),
+    )
+    jobs = draw(st.lists(job, min_size=1, max_size=14))
+    return Case(jobs, limits, policy, draw(st.booleans()), unit_tokens=per_unit * block_size)
+
+
+@pytest.mark.parametrize("policy", sorted(REFERENCES))
+def test_same_steps_same_times(policy: str) -> None:
+    @settings(max_examples=EXAMPLES, deadline=None)
+    @given(cases(policy))
+    def law(case: Case) -> None:
+        assert_same(case)
+
+    law()
