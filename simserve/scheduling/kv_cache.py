@@ -1,9 +1,9 @@
 """KV blocks and the prefix cache: vLLM V1's KV cache manager, counted in runs of blocks instead of one by one.
 
 Blocks that are taken, held, freed and forgotten together are one :class:`BlockRun`; a queue of such runs is the LRU
-list of free blocks. A *unit* is what the cache knows by one identity: a block of a hashed prompt, or the several blocks that
-one hash id of a trace stands for. It is found whole or not at all. Freed blocks stay findable until the queue hands
-them out again; a request returns its blocks last first, so that prompts are forgotten from their ends.
+list of free blocks. A *unit* is what the cache knows by one identity: a block of a hashed prompt, or the several blocks
+that one hash id of a trace stands for. It is found whole or not at all. Freed blocks stay findable until the queue
+hands them out again; a request returns its blocks last first, so that prompts are forgotten from their ends.
 """
 
 from __future__ import annotations
