@@ -8,7 +8,7 @@ that a step costs a few look-ups however many requests are in the batch.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +22,8 @@ ALLREDUCE_LATENCY_S = 10e-6
 Floats = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class StepWork:
-    """FLOPs and bytes that a step needs on each device: the roofline's two sides."""
+class StepWork(NamedTuple):
+    """FLOPs and bytes that steps need on each device: the roofline's two sides."""
 
     flops: float
     bytes_moved: float
@@ -83,20 +82,6 @@ class StepTimer:
             attention_s += self._prefill_attention_s(chunk, context)
         return self._body_s[tokens] + self._head_s[sampled] + attention_s
 
-    def step_work(
-        self, decodes: int, decode_context_tokens: int, chunks: Iterable[tuple[int, int]], sampled: int
-    ) -> StepWork:
-        """FLOPs and bytes of the same step on each device."""
-        tokens, pairs, kv_tokens = decodes, float(decode_context_tokens + decodes), decode_context_tokens + decodes
-        for chunk, context in chunks:
-            tokens += chunk
-            pairs += _attended_pairs(chunk, context)
-            kv_tokens += chunk + context
-        return StepWork(
-            self._body_work[0][tokens] + self._head_work[0][sampled] + pairs * self._attention_flops_per_pair,
-            self._body_work[1][tokens] + self._head_work[1][sampled] + kv_tokens * self._kv_bytes,
-        )
-
     def decode_steps_s(self, decodes: int, decode_context_tokens: int, steps: int) -> Floats:
         """Seconds of each of ``steps`` successive steps of the same ``decodes``, whose contexts grow by one each."""
         contexts = np.arange(steps, dtype=np.float64)
@@ -106,14 +91,29 @@ class StepTimer:
         contexts += self._body_s[decodes] + self._head_s[decodes]
         return contexts
 
-    def decode_steps_work(self, decodes: int, decode_context_tokens: int, steps: int) -> StepWork:
-        """FLOPs and bytes of the same steps together on each device."""
-        pairs = steps * (decode_context_tokens + decodes) + decodes * steps * (steps - 1) / 2
-        return StepWork(
-            steps * (self._body_work[0][decodes] + self._head_work[0][decodes])
-            + pairs * self._attention_flops_per_pair,
-            steps * (self._body_work[1][decodes] + self._head_work[1][decodes]) + pairs * self._kv_bytes,
-        )
+    def total_work(
+        self,
+        steps: Floats,
+        decodes: Floats,
+        context_tokens: Floats,
+        prefill_tokens: Floats,
+        prefill_pairs: Floats,
+        prefill_kv_tokens: Floats,
+        sampled: Floats,
+    ) -> StepWork:
+        """FLOPs and bytes on each device of many runs together, one entry of each array per run.
+
+        A run is ``steps`` equal steps of ``decodes`` decodes, whose contexts sum to ``context_tokens`` at first, and
+        chunks with ``prefill_pairs`` (query, key) pairs in all that read ``prefill_kv_tokens`` tokens of KV.
+        """
+        tokens = (decodes + prefill_tokens).astype(np.int64)
+        heads = sampled.astype(np.int64)
+        attended = steps * (context_tokens + decodes) + decodes * steps * (steps - 1) / 2
+        body_flops, body_bytes = (np.array(table)[tokens] for table in self._body_work)
+        head_flops, head_bytes = (np.array(table)[heads] for table in self._head_work)
+        flops = steps * (body_flops + head_flops) + (attended + prefill_pairs) * self._attention_flops_per_pair
+        bytes_moved = steps * (body_bytes + head_bytes) + (attended + prefill_kv_tokens) * self._kv_bytes
+        return StepWork(float(flops.sum()), float(bytes_moved.sum()))
 
     def _prefill_attention_s(self, chunk: int, context: int) -> float:
         flops = _attended_pairs(chunk, context) * self._attention_flops_per_pair

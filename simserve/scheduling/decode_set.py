@@ -24,7 +24,8 @@ class DecodeSet:
         self.count = 0
         self._offsets = 0
         self._demand = [0] * block_size
-        self._ends: dict[int, list[Request]] = {}
+        self.ends: dict[int, list[Request]] = {}
+        """By step index, those that sample their last token there, and some that have left since."""
         self._end_steps: list[int] = []
 
     def join(self, request: Request, step: int) -> None:
@@ -36,9 +37,9 @@ class DecodeSet:
         self._demand[-offset % self._block_size] += 1
         last_step = step + request.output_tokens - request.produced_tokens - 1
         request.last_step = last_step
-        bucket = self._ends.get(last_step)
+        bucket = self.ends.get(last_step)
         if bucket is None:
-            self._ends[last_step] = [request]
+            self.ends[last_step] = [request]
             heappush(self._end_steps, last_step)
         else:
             bucket.append(request)
@@ -57,9 +58,7 @@ class DecodeSet:
 
     def pop_ended(self, last_step: int) -> list[Request]:
         """The requests that sample their last token in ``last_step``; they leave."""
-        bucket = self._ends.pop(last_step, None)
-        if bucket is None:
-            return []
+        bucket = self.ends.pop(last_step, ())
         ended = []
         for request in bucket:
             if request.last_step == last_step:  # else it left before, and may even have come back
@@ -98,6 +97,6 @@ class DecodeSet:
 
     def next_end(self) -> int:
         """The first step in which a member samples its last token; there must be one."""
-        while self._end_steps[0] not in self._ends:
+        while self._end_steps[0] not in self.ends:
             heappop(self._end_steps)
         return self._end_steps[0]

@@ -33,13 +33,15 @@ class StepPlan:
     """
 
     __slots__ = (
-        "chunks", "decode_context_tokens", "decodes", "index", "num_decodes", "pausing", "preempted", "repeat",
-        "returning",
+        "chunks", "decode_context_tokens", "decodes", "index", "num_decodes", "num_sampled_chunks", "pausing",
+        "preempted", "prefill_tokens", "repeat", "returning",
     )  # fmt: skip
 
     def __init__(self, index: int) -> None:
         self.index = index
         self.chunks: list[PrefillChunk] = []
+        self.prefill_tokens = 0
+        self.num_sampled_chunks = 0
         self.num_decodes = 0
         self.decode_context_tokens = 0
         self.decodes: list[Request] = []
@@ -48,6 +50,16 @@ class StepPlan:
         self.preempted: list[Request] = []
         self.repeat = 1
 
+    def add_chunk(self, chunk: PrefillChunk) -> None:
+        self.chunks.append(chunk)
+        self.prefill_tokens += chunk.tokens
+        self.num_sampled_chunks += chunk.samples
+
+    def remove_chunk(self, chunk: PrefillChunk) -> None:
+        self.chunks.remove(chunk)
+        self.prefill_tokens -= chunk.tokens
+        self.num_sampled_chunks -= chunk.samples
+
     @property
     def is_empty(self) -> bool:
         return self.num_decodes == 0 and not self.chunks
@@ -55,12 +67,12 @@ class StepPlan:
     @property
     def tokens(self) -> int:
         """Tokens computed by one step: rows of its GEMMs."""
-        return self.num_decodes + sum(chunk.tokens for chunk in self.chunks)
+        return self.num_decodes + self.prefill_tokens
 
     @property
     def num_sampled(self) -> int:
         """Tokens sampled by one step: rows of the lm_head."""
-        return self.num_decodes + sum(chunk.samples for chunk in self.chunks)
+        return self.num_decodes + self.num_sampled_chunks
 
     @property
     def sampled(self) -> list[Request]:

@@ -99,9 +99,10 @@ class Scheduler(ABC):
         """
         step = self.steps
         plan = StepPlan(step)
-        self._retire(step - 1)
-        self.plan(plan)
         decoding = self._decoding
+        if step - 1 in decoding.ends:
+            self._retire(step - 1)
+        self.plan(plan)
         plan.num_decodes = decoding.count
         if not plan.chunks:
             if decoding.count == 0:
@@ -134,8 +135,11 @@ class Scheduler(ABC):
         ``ended`` are requests whose token turned out to be their last, which nobody could foresee.
         """
         last_step = plan.index + plan.repeat - 1
-        self._retire(last_step)
+        if last_step in self._decoding.ends:
+            self._retire(last_step)
         finished = self._ending.pop(last_step, None) or []
+        if not finished and not ended:
+            return finished
         for request in ended:
             if request.request_id in self._requests and request not in finished:
                 finished.append(request)
@@ -192,7 +196,7 @@ class Scheduler(ABC):
         request.computed_tokens = context + tokens
         if request.units:
             self.blocks.register_units(request)
-        plan.chunks.append(PrefillChunk(request, tokens, context, samples))
+        plan.add_chunk(PrefillChunk(request, tokens, context, samples))
 
     def preempt(self, plan: StepPlan, victim: Request) -> None:
         """Take ``victim``, out of ``running`` already, off the step: its blocks go, it waits first in line."""

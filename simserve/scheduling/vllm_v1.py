@@ -32,6 +32,12 @@ class VllmV1(Scheduler):
     def _plan_running(self, plan: StepPlan, budget: int) -> int:
         """Decodes all at once, prefill chunks one by one; returns what is left of ``budget``."""
         decoding = self._decoding
+        if not self._prefilling and not self._starved and decoding.count <= budget:
+            blocks = decoding.blocks_needed(plan.index)
+            if blocks <= self.blocks.free_blocks:
+                if blocks:
+                    self.blocks.take(blocks)
+                return budget - decoding.count
         for request in self._starved:
             decoding.join(request, plan.index)
             plan.returning.append(request)
@@ -146,7 +152,7 @@ class VllmV1(Scheduler):
         given = next((chunk for chunk in plan.chunks if chunk.request is victim), None)
         if given is None:
             return 0
-        plan.chunks.remove(given)
+        plan.remove_chunk(given)
         return given.tokens
 
     def _plan_waiting(self, plan: StepPlan, budget: int) -> None:

@@ -33,24 +33,17 @@ class WaitingQueue(Protocol):
     def __iter__(self) -> Iterator[Request]: ...
 
 
-class FcfsQueue:
-    """First come, first served; preempted requests first."""
+class FcfsQueue(deque[Request]):
+    """First come, first served; preempted requests first. A deque as it is: it is asked at every step."""
 
-    def __init__(self) -> None:
-        self._requests: deque[Request] = deque()
-        self.push = self._requests.append
-        self.push_front = self._requests.appendleft
-        self.pop = self._requests.popleft
-        self.remove = self._requests.remove
+    push = deque.append
+    push_front = deque.appendleft
+
+    def pop(self) -> Request:  # type: ignore[override]
+        return self.popleft()
 
     def peek(self) -> Request:
-        return self._requests[0]
-
-    def __len__(self) -> int:
-        return len(self._requests)
-
-    def __iter__(self) -> Iterator[Request]:
-        return iter(self._requests)
+        return self[0]
 
 
 class KeyedQueue:

@@ -1,4 +1,4 @@
-"""Turns the steps of a run into columns: one row per request, the pooled gaps between tokens, and the run's totals."""
+"""Turns the runs of a replica into columns: one row per request, the pooled gaps between tokens, and the totals."""
 
 from __future__ import annotations
 
@@ -7,26 +7,32 @@ from collections.abc import Callable
 from typing import cast
 
 import numpy as np
+import numpy.typing as npt
 
 from simserve.latency import StepTimer
 from simserve.metrics.records import FINISHED, REJECTED, Records, RunTotals, TokenGaps
 from simserve.scheduling import Request, Scheduler
 from simserve.simulation.replica import Run
 
-COLUMNS = (
+REQUEST_COLUMNS = (
     "row", "arrival_s", "scheduled_s", "first_token_s", "finish_s", "input_tokens", "output_tokens", "cached_tokens",
     "preemptions", "status",
 )  # fmt: skip
 
-RUNS_PER_REPORT = 1024
-"""How often progress is told: some ten times a second."""
+RUN_COLUMNS = (
+    "steps", "decodes", "context_tokens", "prefill_tokens", "prefill_pairs", "prefill_kv_tokens", "sampled", "batch",
+    "followed", "start_s", "end_s",
+)  # fmt: skip
 
-MOST_GAPS = 1 << 20
-"""Gaps kept before equal ones are merged: memory stays flat over a long, quiet run."""
+RUNS_PER_FOLD = 1 << 16
+"""Runs noted before they are summed up: a run costs one line of numbers, and a long simulation no memory."""
+
+RUNS_PER_REPORT = 1 << 10
+"""How often progress is told: some ten times a second."""
 
 
 class Recorder:
-    """Observes every step of one replica; ``records()`` and ``totals()`` once the run is over.
+    """Observes one replica; ``records()`` and ``totals()`` once the run is over.
 
     ``on_progress`` is called now and then with (requests done, simulated seconds).
     """
@@ -34,49 +40,56 @@ class Recorder:
     def __init__(
         self, scheduler: Scheduler, timer: StepTimer, on_progress: Callable[[int, float], None] | None = None
     ) -> None:
-        self._on_progress = on_progress
-        self._runs = 0
+        self.done_requests = 0
         self._scheduler = scheduler
         self._timer = timer
-        self._rows = array("d")
-        self._gap_s = array("d")
-        self._gap_counts = array("d")
-        self._gap_limit = MOST_GAPS
-        self.done_requests = 0
-        self._busy_s = self._running_s = self._flops = self._bytes = 0.0
+        self._on_progress = on_progress
+        self._runs_seen = 0
+        self._requests = array("d")
+        self._runs = array("d")
+        self._durations_s = array("d")
+        """Of each step of the noted runs that have more than one."""
+        self._late_gaps_s = array("d")
+        self._gaps = TokenGaps(np.zeros(0), np.zeros(0, dtype=np.int64))
         self._steps = self._prefill_tokens = 0
+        self._busy_s = self._running_s = self._flops = self._bytes = 0.0
 
     def run_done(self, run: Run, finished: list[Request]) -> None:
-        """Account for a run; see :class:`simserve.simulation.replica.StepObserver`."""
-        plan, steps = run.plan, len(run.ends_s)
-        busy_s = run.end_s - run.start_s
-        self._steps += steps
-        self._busy_s += busy_s
-        self._running_s += busy_s * (plan.num_decodes + len(plan.chunks))
+        """Note a run; see :class:`simserve.simulation.replica.StepObserver`."""
+        plan = run.plan
+        steps, decodes, chunks = plan.repeat, plan.num_decodes, plan.chunks
+        pairs = kv_tokens = 0.0
         if steps > 1:
-            work = self._timer.decode_steps_work(plan.num_decodes, plan.decode_context_tokens, steps)
-            self._gap_s.frombytes(cast(bytes, run.durations_s.tobytes()))  # type: ignore[union-attr]
-            self._gap_counts.extend([plan.num_decodes] * steps)
+            self._durations_s.frombytes(run.durations_s.tobytes())  # type: ignore[union-attr]
         else:
-            chunks = [(chunk.tokens, chunk.context_tokens) for chunk in plan.chunks]
-            work = self._timer.step_work(plan.num_decodes, plan.decode_context_tokens, chunks, plan.num_sampled)
-            self._prefill_tokens += plan.tokens - plan.num_decodes
-            self._note_gaps(run)
-        self._flops += work.flops
-        self._bytes += work.bytes_moved
+            for chunk in chunks:
+                pairs += chunk.tokens * (chunk.context_tokens + (chunk.tokens + 1) / 2)
+                kv_tokens += chunk.tokens + chunk.context_tokens
+                if chunk.samples and chunk.request.first_token_s != run.end_s:
+                    self._late_gaps_s.append(run.end_s - chunk.request.last_token_s)
+            for request in plan.returning:
+                self._late_gaps_s.append(run.end_s - request.last_token_s)
+        self._runs.extend(
+            (
+                steps, decodes, plan.decode_context_tokens, plan.prefill_tokens, pairs, kv_tokens,
+                decodes + plan.num_sampled_chunks, decodes + len(chunks), decodes - len(plan.returning),
+                run.start_s, run.end_s,
+            )
+        )  # fmt: skip
         for request in finished:
             self.finish(request, FINISHED)
-        self._runs += 1
-        if self._on_progress is not None and self._runs % RUNS_PER_REPORT == 0:
-            self._on_progress(self.done_requests, run.end_s)
-        if len(self._gap_s) > self._gap_limit:
-            self._merge_gaps()
+        self._runs_seen += 1
+        if self._runs_seen % RUNS_PER_REPORT == 0:
+            if self._on_progress is not None:
+                self._on_progress(self.done_requests, run.end_s)
+            if self._runs_seen % RUNS_PER_FOLD == 0:
+                self._fold()
 
     def finish(self, request: Request, status: int) -> None:
         """Write the row of a request that has ended: finished, aborted or rejected."""
         self.done_requests += 1
         produced = request.produced_tokens if status != REJECTED else 0
-        self._rows.extend(
+        self._requests.extend(
             (
                 cast(int, request.request_id), request.arrival_s, request.scheduled_s, request.first_token_s,
                 request.finish_s, request.input_tokens, produced, request.cached_tokens, request.preemptions, status,
@@ -85,10 +98,10 @@ class Recorder:
 
     def records(self) -> Records:
         """All rows in order of arrival."""
-        table = np.frombuffer(self._rows, dtype=np.float64).reshape(-1, len(COLUMNS))
+        self._fold()
+        table = np.frombuffer(self._requests, dtype=np.float64).reshape(-1, len(REQUEST_COLUMNS))
         table = table[np.argsort(table[:, 0], kind="stable")]
-        column = {name: np.ascontiguousarray(table[:, index]) for index, name in enumerate(COLUMNS)}
-        self._merge_gaps()
+        column = {name: np.ascontiguousarray(table[:, index]) for index, name in enumerate(REQUEST_COLUMNS)}
         return Records(
             arrival_s=column["arrival_s"],
             scheduled_s=column["scheduled_s"],
@@ -99,7 +112,7 @@ class Recorder:
             cached_tokens=column["cached_tokens"].astype(np.int64),
             preemptions=column["preemptions"].astype(np.int64),
             status=column["status"].astype(np.int8),
-            gaps=TokenGaps(np.array(self._gap_s), np.array(self._gap_counts).astype(np.int64)),
+            gaps=self._gaps,
         )
 
     def totals(self, records: Records) -> RunTotals:
@@ -121,25 +134,39 @@ class Recorder:
             bytes_moved=self._bytes,
         )
 
-    def _note_gaps(self, run: Run) -> None:
-        """Decodes had their last token when this step began, but for those that paused since."""
-        plan, end_s = run.plan, run.end_s
-        followed = plan.num_decodes - len(plan.returning)
-        if followed:
-            self._add_gap(run.durations_s[0], followed)
-        for request in plan.returning:
-            self._add_gap(end_s - request.last_token_s, 1)
-        for chunk in plan.chunks:
-            if chunk.samples and chunk.request.first_token_s != end_s:
-                self._add_gap(end_s - chunk.request.last_token_s, 1)
+    def _fold(self) -> None:
+        """Sum up the noted runs and merge equal gaps."""
+        table = np.frombuffer(self._runs, dtype=np.float64).reshape(-1, len(RUN_COLUMNS))
+        column = {name: table[:, index] for index, name in enumerate(RUN_COLUMNS)}
+        steps, busy_s = column["steps"], column["end_s"] - column["start_s"]
+        self._steps += int(steps.sum())
+        self._busy_s += float(busy_s.sum())
+        self._running_s += float((busy_s * column["batch"]).sum())
+        self._prefill_tokens += int(column["prefill_tokens"].sum())
+        work = self._timer.total_work(
+            steps,
+            column["decodes"],
+            column["context_tokens"],
+            column["prefill_tokens"],
+            column["prefill_pairs"],
+            column["prefill_kv_tokens"],
+            column["sampled"],
+        )
+        self._flops += work.flops
+        self._bytes += work.bytes_moved
+        self._fold_gaps(steps.astype(np.int64), busy_s, column["followed"].astype(np.int64))
+        del table, column, steps, busy_s
+        self._runs, self._durations_s, self._late_gaps_s = array("d"), array("d"), array("d")
 
-    def _add_gap(self, gap_s: float, count: int) -> None:
-        self._gap_s.append(gap_s)
-        self._gap_counts.append(count)
-
-    def _merge_gaps(self) -> None:
-        gaps, where = np.unique(np.array(self._gap_s), return_inverse=True)
-        counts = np.bincount(where, weights=np.array(self._gap_counts), minlength=len(gaps))
-        self._gap_s = array("d", gaps.tobytes())
-        self._gap_counts = array("d", counts.tobytes())
-        self._gap_limit = max(MOST_GAPS, 2 * len(gaps))
+    def _fold_gaps(
+        self, steps: npt.NDArray[np.int64], busy_s: npt.NDArray[np.float64], followed: npt.NDArray[np.int64]
+    ) -> None:
+        """A decode's gap is the length of its step: it had its last token when the step began, unless it paused."""
+        alone = (steps == 1) & (followed > 0)
+        many = steps > 1
+        late = np.array(self._late_gaps_s)
+        gaps = np.concatenate([self._gaps.gap_s, busy_s[alone], np.array(self._durations_s), late])
+        counts = [self._gaps.count, followed[alone], np.repeat(followed[many], steps[many]), np.ones(len(late))]
+        merged, where = np.unique(gaps, return_inverse=True)
+        total = np.bincount(where, weights=np.concatenate(counts), minlength=len(merged))
+        self._gaps = TokenGaps(merged, total.astype(np.int64))

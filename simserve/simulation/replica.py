@@ -15,38 +15,42 @@ import simpy
 
 from simserve.latency import StepTimer
 from simserve.scheduling import Request, Scheduler, StepPlan
+from simserve.simulation.arrivals import Moment
 
 MOST_REPEATS = 2048
 """Steps in one run at most: enough to make their cost vanish, few enough to be cheap to throw away."""
 
 
+Floats = npt.NDArray[np.float64]
+
+
 class Run:
-    """``plan`` from ``start_s`` on: ``durations_s`` of its steps, which end at ``ends_s``."""
+    """``plan`` from ``start_s`` on: ``durations_s`` of its steps, which end at ``ends_s``; the last begins at
+    ``last_start_s`` and ends at ``end_s``.
+    """
 
-    __slots__ = ("durations_s", "ends_s", "plan", "start_s")
+    __slots__ = ("durations_s", "end_s", "ends_s", "last_start_s", "plan", "start_s")
 
-    def __init__(self, plan: StepPlan, start_s: float, durations_s: npt.NDArray[np.float64] | list[float]) -> None:
+    def __init__(self, plan: StepPlan, start_s: float, durations_s: Floats | list[float]) -> None:
         self.plan = plan
-        self.start_s = start_s
+        self.start_s = self.last_start_s = start_s
         self.durations_s = durations_s
+        self.ends_s: Floats | list[float]
         if len(durations_s) == 1:
-            self.ends_s: npt.NDArray[np.float64] | list[float] = [start_s + durations_s[0]]
+            self.end_s = start_s + durations_s[0]
+            self.ends_s = [self.end_s]
         else:
             ends = np.array(durations_s)
             ends[0] += start_s
             self.ends_s = np.add.accumulate(ends, out=ends)
-
-    @property
-    def end_s(self) -> float:
-        return float(self.ends_s[-1])
-
-    @property
-    def last_start_s(self) -> float:
-        return float(self.ends_s[-2]) if len(self.ends_s) > 1 else self.start_s
+            self.last_start_s, self.end_s = ends[-2:].tolist()
 
     def shorten(self, steps: int) -> None:
+        """Keep the first ``steps`` steps only."""
         self.durations_s = self.durations_s[:steps]
         self.ends_s = self.ends_s[:steps]
+        self.end_s = float(self.ends_s[-1])
+        self.last_start_s = float(self.ends_s[-2]) if steps > 1 else self.start_s
 
 
 class StepObserver(Protocol):
@@ -80,7 +84,7 @@ class Replica:
         self._timer = timer
         self._observer = observer
         self._async = async_scheduling
-        self._most_repeats = 1 if list_decodes else MOST_REPEATS
+        self.most_repeats = 1 if list_decodes else MOST_REPEATS
         self._list_decodes = list_decodes
         self._run: Run | None = None
         self._planned: StepPlan | None = None
@@ -119,8 +123,7 @@ class Replica:
             self._shorten(self._run)
 
     def _wake_at(self, time_s: float) -> None:
-        self._wake = self._env.timeout(max(0.0, time_s - self._env.now))
-        self._wake.callbacks.append(self._on_wake)
+        self._wake = Moment(self._env, time_s, self._on_wake, before_others=False)
 
     def _on_wake(self, event: simpy.Event) -> None:
         if event is not self._wake:
@@ -143,14 +146,15 @@ class Replica:
         self._begin(plan, now)
 
     def _finish(self, run: Run) -> None:
+        plan = run.plan
         if self._planned is None:
             if self._async:
                 self._plan_ahead(run)
             else:
-                self._scheduler.settle(run.plan, len(run.ends_s))
-        finished = self._scheduler.complete(run.plan)
+                self._scheduler.settle(plan, len(run.ends_s))
+        finished = self._scheduler.complete(plan)
         end_s = run.end_s
-        for chunk in run.plan.chunks:
+        for chunk in plan.chunks:
             if chunk.samples and chunk.request.first_token_s != chunk.request.first_token_s:  # NaN: its first
                 chunk.request.first_token_s = end_s
         for request in finished:
@@ -158,22 +162,24 @@ class Replica:
         self._observer.run_done(run, finished)
 
     def _begin(self, plan: StepPlan, now: float) -> None:
-        self._note_pauses(plan, now)
+        if plan.pausing:
+            self._note_pauses(plan, now)
         if plan.is_empty:
             self._run = None
             return
-        steps = 1 if self._somebody_came() else plan.repeat
-        if steps > 1:
-            durations_s = self._timer.decode_steps_s(plan.num_decodes, plan.decode_context_tokens, steps)
-            self._run = Run(plan, now, durations_s)
+        steps = plan.repeat
+        if steps > 1 and not self._somebody_came():
+            run = Run(plan, now, self._timer.decode_steps_s(plan.num_decodes, plan.decode_context_tokens, steps))
         else:
-            chunks = [(chunk.tokens, chunk.context_tokens) for chunk in plan.chunks]
+            chunks = []
             for chunk in plan.chunks:
+                chunks.append((chunk.tokens, chunk.context_tokens))
                 if chunk.request.scheduled_s != chunk.request.scheduled_s:  # NaN: its first step
                     chunk.request.scheduled_s = now
             step_s = self._timer.step_s(plan.num_decodes, plan.decode_context_tokens, chunks, plan.num_sampled)
-            self._run = Run(plan, now, [step_s])
-        self._wake_at(self._run.end_s)
+            run = Run(plan, now, [step_s])
+        self._run = run
+        self._wake_at(run.end_s)
 
     def _somebody_came(self) -> bool:
         """Whether, since the plan was made, something came that must be seen when its first step starts."""
@@ -184,10 +190,11 @@ class Replica:
             request.last_token_s = now
 
     def _schedule(self) -> StepPlan:
-        for request_id in self._aborting:
-            self._scheduler.abort(request_id)
-        self._aborting.clear()
-        return self._scheduler.schedule(self._most_repeats, self._list_decodes)
+        if self._aborting:
+            for request_id in self._aborting:
+                self._scheduler.abort(request_id)
+            self._aborting.clear()
+        return self._scheduler.schedule(self.most_repeats, self._list_decodes)
 
     def _plan_ahead(self, run: Run) -> None:
         self._scheduler.settle(run.plan, len(run.ends_s))
@@ -200,7 +207,7 @@ class Replica:
 
     def _shorten(self, run: Run) -> None:
         """Let the run end with the first step after which whoever came now can be seen."""
-        step = int(np.searchsorted(run.ends_s, self._env.now, side="left"))
+        step = int(run.ends_s.searchsorted(self._env.now))  # type: ignore[union-attr]
         steps = step + 2 if self._async else step + 1
         if self._planned is None and steps < len(run.ends_s):
             run.shorten(steps)
