@@ -19,6 +19,9 @@ from simserve.models import Gemm, ModelSpec, dtype_bytes_of
 ALLREDUCE_LATENCY_S = 10e-6
 """Time of a small all-reduce between devices, before bytes count; assumed where no collective was measured."""
 
+SHORT_RUN_STEPS = 24
+"""Up to here a list is faster than an array."""
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -82,8 +85,12 @@ class StepTimer:
             attention_s += self._prefill_attention_s(chunk, context)
         return self._body_s[tokens] + self._head_s[sampled] + attention_s
 
-    def decode_steps_s(self, decodes: int, decode_context_tokens: int, steps: int) -> Floats:
+    def decode_steps_s(self, decodes: int, decode_context_tokens: int, steps: int) -> Floats | list[float]:
         """Seconds of each of ``steps`` successive steps of the same ``decodes``, whose contexts grow by one each."""
+        if steps <= SHORT_RUN_STEPS:
+            fixed_s, per_token_s = self._body_s[decodes] + self._head_s[decodes], self._decode_s_per_token
+            first = decode_context_tokens + decodes
+            return [fixed_s + tokens * per_token_s for tokens in range(first, first + steps * decodes, decodes)]
         contexts = np.arange(steps, dtype=np.float64)
         contexts *= decodes
         contexts += decode_context_tokens + decodes

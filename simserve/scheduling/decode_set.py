@@ -82,7 +82,10 @@ class DecodeSet:
     def blocks_needed_over(self, step: int, steps: int) -> int:
         """New KV blocks for ``steps`` steps from ``step`` on: one each per member and ``block_size`` steps."""
         cycles, rest = divmod(steps, self._block_size)
-        return cycles * self.count + sum(self._demand[(step + i) % self._block_size] for i in range(rest))
+        needed = cycles * self.count
+        for later in range(step, step + rest):
+            needed += self._demand[later % self._block_size]
+        return needed
 
     def steps_within(self, step: int, most_steps: int, free_blocks: int) -> int:
         """How many steps from ``step`` on, at most ``most_steps``, ``free_blocks`` free blocks suffice for."""

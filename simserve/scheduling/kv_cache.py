@@ -132,7 +132,7 @@ class KVCache:
 
     def free(self, request: Request, *, may_return: bool = False) -> None:
         """Take back all blocks of ``request``; ``may_return`` if it was preempted and will look for them again."""
-        units = sum(run.blocks for run in request.unit_runs)
+        units = sum(run.blocks for run in request.unit_runs) if request.unit_runs else 0
         own = self.blocks_for(request.computed_tokens) - units
         full = request.computed_tokens // self.block_size - units
         self.version += 1
@@ -143,12 +143,13 @@ class KVCache:
                 self._enqueue(request.left_behind)
             else:
                 self._enqueue_nameless(own)
-        for run in reversed(request.unit_runs):
-            run.holders -= 1
-            if run.holders == 0:
-                self.free_blocks += run.blocks
-                self._enqueue(run)
-        request.unit_runs = []
+        if request.unit_runs:
+            for run in reversed(request.unit_runs):
+                run.holders -= 1
+                if run.holders == 0:
+                    self.free_blocks += run.blocks
+                    self._enqueue(run)
+            request.unit_runs = []
 
     def _enqueue(self, run: BlockRun) -> None:
         self._queue[run] = None

@@ -53,6 +53,8 @@ class Scheduler(ABC):
         self._requests: dict[Hashable, Request] = {}
         self._decoding = DecodeSet(limits.block_size)
         self._prefilling: list[Request] = []
+        self._starved: list[Request] = []
+        """Decodes that the last step's budget did not reach."""
         self._ending: dict[int, list[Request]] = {}
         self._added = 0
         self._admissions = 0
@@ -236,6 +238,8 @@ class Scheduler(ABC):
                 self._decoding.leave(request, self.steps)
             elif request in self._prefilling:
                 self._prefilling.remove(request)
+            elif request in self._starved:
+                self._starved.remove(request)
         else:
             self.waiting.remove(request)
         self.blocks.free(request)
@@ -243,7 +247,7 @@ class Scheduler(ABC):
 
     def _is_quiet(self, plan: StepPlan) -> bool:
         """Whether the next step, too, can only be the same decodes, as long as none of them ends or needs a block."""
-        if self._prefilling or plan.preempted or plan.returning:
+        if self._prefilling or self._starved or plan.preempted or plan.returning:
             return False
         return not self.waiting or (not self._ending and self.admission_is_blocked)
 

@@ -10,17 +10,13 @@ from dataclasses import dataclass
 
 from simserve.scheduling.kv_cache import PrefixHit
 from simserve.scheduling.plan import StepPlan
-from simserve.scheduling.request import Request, Status
+from simserve.scheduling.request import Request
 from simserve.scheduling.scheduler import Scheduler, SchedulerLimits
 from simserve.scheduling.waiting import KeyedQueue
 
 
 class VllmV1(Scheduler):
     """First come first served; blocks that are short are taken from the newest running request."""
-
-    def __init__(self, limits: SchedulerLimits) -> None:
-        super().__init__(limits)
-        self._starved: list[Request] = []
 
     def plan(self, plan: StepPlan) -> None:
         budget = self.limits.max_num_batched_tokens
@@ -172,14 +168,6 @@ class VllmV1(Scheduler):
                     self._head_failed = None  # it may fit a smaller budget
                 break
             budget -= tokens
-
-    def _is_quiet(self, plan: StepPlan) -> bool:
-        return not self._starved and super()._is_quiet(plan)
-
-    def _end(self, request: Request, status: Status) -> None:
-        if request in self._starved:
-            self._starved.remove(request)
-        super()._end(request, status)
 
     def _wanted(self, request: Request, computed_tokens: int) -> int:
         tokens = request.known_tokens - computed_tokens

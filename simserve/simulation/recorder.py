@@ -60,7 +60,10 @@ class Recorder:
         steps, decodes, chunks = plan.repeat, plan.num_decodes, plan.chunks
         pairs = kv_tokens = 0.0
         if steps > 1:
-            self._durations_s.frombytes(run.durations_s.tobytes())  # type: ignore[union-attr]
+            if isinstance(run.durations_s, list):
+                self._durations_s.fromlist(run.durations_s)
+            else:
+                self._durations_s.frombytes(run.durations_s.tobytes())
         else:
             for chunk in chunks:
                 pairs += chunk.tokens * (chunk.context_tokens + (chunk.tokens + 1) / 2)

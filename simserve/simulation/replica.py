@@ -6,7 +6,9 @@ pass before anything happens. A request that arrives in the middle shortens the 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Hashable
+from itertools import accumulate
 from typing import Protocol
 
 import numpy as np
@@ -39,6 +41,9 @@ class Run:
         if len(durations_s) == 1:
             self.end_s = start_s + durations_s[0]
             self.ends_s = [self.end_s]
+        elif isinstance(durations_s, list):
+            self.ends_s = list(accumulate(durations_s, initial=start_s))[1:]
+            self.last_start_s, self.end_s = self.ends_s[-2:]
         else:
             ends = np.array(durations_s)
             ends[0] += start_s
@@ -207,7 +212,7 @@ class Replica:
 
     def _shorten(self, run: Run) -> None:
         """Let the run end with the first step after which whoever came now can be seen."""
-        step = int(run.ends_s.searchsorted(self._env.now))  # type: ignore[union-attr]
+        step = bisect_left(run.ends_s, self._env.now)
         steps = step + 2 if self._async else step + 1
         if self._planned is None and steps < len(run.ends_s):
             run.shorten(steps)
