@@ -1,17 +1,14 @@
 # `make test` on a fresh machine installs what is missing into .venv and runs all the tests.
 PYTHON ?= python3
 VENV := .venv
-STAMP := $(VENV)/.installed-dev
 
 .PHONY: test lint install clean
 
-install: $(STAMP)
-
-$(STAMP): pyproject.toml constraints.txt scripts/install.sh
-	PYTHON=$(PYTHON) scripts/install.sh dev
+install:
+	@PYTHON="$(PYTHON)" scripts/install.sh dev
 
 test: install
-	$(VENV)/bin/python -m pytest -n 2 --dist worksteal -q
+	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal -q
 
 lint: install
 	$(VENV)/bin/ruff check .
@@ -20,4 +17,4 @@ lint: install
 	$(VENV)/bin/lint-imports
 
 clean:
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
