@@ -1,0 +1,135 @@
+"""The simulated engine as the server sees it: tokens when they are due, nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from simserve.config import EngineOptions
+from simserve.engines import GenerationRequest, SimulatedEngine, TokenEvent, simulated_engine
+from simserve.errors import RequestError
+from simserve.hardware import load_hardware
+from simserve.models import load_model
+
+
+@asynccontextmanager
+async def running(time_scale: float, **options: int) -> AsyncIterator[SimulatedEngine]:
+    engine = simulated_engine(
+        load_model("meta-llama/Llama-3.1-8B-Instruct"), load_hardware("A100"), EngineOptions(**options), time_scale
+    )
+    await engine.start()
+    try:
+        yield engine
+    finally:
+        await engine.stop()
+
+
+def request(name: str, limit: int = 10, prompt: int = 100, **fields: int) -> GenerationRequest:
+    return GenerationRequest(name, list(range(prompt)), limit, **fields)
+
+
+async def collect(engine: SimulatedEngine, wanted: GenerationRequest) -> list[TokenEvent]:
+    return [event async for event in engine.submit(wanted)]
+
+
+async def test_every_token_comes_once_and_the_last_event_says_why_and_when() -> None:
+    async with running(math.inf) as engine:
+        events = await collect(engine, request("a", 25))
+    assert sum(event.tokens for event in events) == 25
+    assert [event.finish_reason for event in events[:-1]] == [None] * (len(events) - 1)
+    last = events[-1]
+    assert last.finish_reason == "length"
+    assert last.timing is not None
+    assert last.timing.arrival_s <= last.timing.scheduled_s < last.timing.first_token_s < last.timing.finish_s
+
+
+async def test_an_answer_shorter_than_the_limit_stops() -> None:
+    async with running(math.inf) as engine:
+        events = await collect(engine, request("a", 25, output_tokens=5))
+    assert sum(event.tokens for event in events) == 5
+    assert events[-1].finish_reason == "stop"
+
+
+async def test_tokens_leave_at_their_simulated_times() -> None:
+    """In real time the wall clock between two events is the simulated time between them, within pacing noise."""
+    async with running(1.0) as engine:
+        wall_s, simulated_s = [], []
+        async for event in engine.submit(request("a", 20)):
+            wall_s.append(time.monotonic())
+            simulated_s.append(event.time_s)
+    lateness_s = [w - s - (wall_s[0] - simulated_s[0]) for w, s in zip(wall_s, simulated_s, strict=True)]
+    assert len(simulated_s) > 10
+    assert min(lateness_s) > -0.1
+    assert sorted(lateness_s)[len(lateness_s) // 2] < 0.1
+
+
+async def test_the_same_prompt_again_finds_its_prefix() -> None:
+    async with running(math.inf) as engine:
+        await collect(engine, request("a", prompt=100))
+        again = await collect(engine, request("b", prompt=100))
+    assert again[-1].timing is not None
+    assert again[-1].timing.cached_tokens == 96  # six full blocks of 16; the last token must be computed
+
+
+async def test_closing_a_stream_frees_its_blocks() -> None:
+    async with running(1.0) as engine:
+        stream = engine.submit(request("a", 5000))
+        await anext(stream)
+        assert engine.status().kv_blocks_used > 0
+        await stream.aclose()
+        await asyncio.sleep(0.1)
+        status = engine.status()
+    assert (status.kv_blocks_used, status.running_requests, status.aborted_requests) == (0, 0, 1)
+
+
+async def test_closing_a_stream_before_the_engine_saw_the_request_leaves_no_ghost() -> None:
+    async with running(1.0) as engine:
+        stream = engine.submit(request("a", 5000))
+        await stream.aclose()
+        await asyncio.sleep(0.1)
+        status = engine.status()
+    assert (status.running_requests, status.waiting_requests, status.aborted_requests) == (0, 0, 1)
+
+
+async def test_a_reader_who_falls_behind_gets_what_is_due_in_one_piece() -> None:
+    async with running(1.0) as engine:
+        stream = engine.submit(request("a", 30))
+        await anext(stream)
+        await asyncio.sleep(0.2)
+        event = await anext(stream)
+        assert event.tokens > 5
+        assert event.index >= 1
+        await stream.aclose()
+
+
+async def test_a_prompt_that_cannot_fit_is_refused_at_once() -> None:
+    async with running(math.inf, max_model_len=64) as engine:
+        with pytest.raises(RequestError, match="100 tokens"):
+            engine.submit(request("a", prompt=100))
+        assert len(await collect(engine, request("b", prompt=10))) >= 1
+
+
+async def test_two_live_requests_cannot_share_an_id() -> None:
+    async with running(1.0) as engine:
+        stream = engine.submit(request("a"))
+        with pytest.raises(RequestError, match="in use"):
+            engine.submit(request("a"))
+        await stream.aclose()
+
+
+async def test_stopping_the_engine_ends_open_streams() -> None:
+    async with running(1.0) as engine:
+        stream = engine.submit(request("a", 5000))
+        await anext(stream)
+    assert [event.finish_reason async for event in stream] == ["abort"]
+
+
+async def test_a_long_prompt_is_hashed_off_the_loop_and_served() -> None:
+    async with running(math.inf) as engine:
+        events = await collect(engine, request("a", 3, prompt=20_000))
+    assert sum(event.tokens for event in events) == 3
