@@ -16,13 +16,16 @@ class DecodeSet:
     """Requests that get one token in every step; ``step`` is always the index of the step being planned.
 
     A request whose context was ``c`` tokens before step ``s`` has the constant offset ``c - s``: its context before any
-    later step is offset + step, and it needs a new block whenever that is a multiple of the block size.
+    later step is offset + step, and it needs a new block whenever that is a multiple of the block size. Steps in which
+    nobody decodes, such as those of prompts alone, are left out of the count: see :meth:`stall`.
     """
 
     def __init__(self, block_size: int) -> None:
         self._block_size = block_size
         self.count = 0
+        self.stalled_steps = 0
         self._offsets = 0
+        self._last_steps = 0
         self._demand = [0] * block_size
         self.ends: dict[int, list[Request]] = {}
         """By step index, those that sample their last token there, and some that have left since."""
@@ -30,6 +33,8 @@ class DecodeSet:
 
     def join(self, request: Request, step: int) -> None:
         """``request``, all of whose known tokens but the last are computed, decodes from ``step`` on."""
+        request.joined_step = step
+        step -= self.stalled_steps
         offset = request.computed_tokens - step
         request.decode_offset = offset
         self.count += 1
@@ -37,6 +42,7 @@ class DecodeSet:
         self._demand[-offset % self._block_size] += 1
         last_step = step + request.output_tokens - request.produced_tokens - 1
         request.last_step = last_step
+        self._last_steps += last_step
         bucket = self.ends.get(last_step)
         if bucket is None:
             self.ends[last_step] = [request]
@@ -48,8 +54,10 @@ class DecodeSet:
         """``request`` does not take part in ``step``; its progress is written back. Its bucket forgets it later."""
         offset = request.decode_offset
         assert offset is not None
+        step -= self.stalled_steps
         self.count -= 1
         self._offsets -= offset
+        self._last_steps -= request.last_step
         self._demand[-offset % self._block_size] -= 1
         request.computed_tokens = offset + step
         request.produced_tokens = offset + step + 1 - request.input_tokens
@@ -58,29 +66,39 @@ class DecodeSet:
 
     def pop_ended(self, last_step: int) -> list[Request]:
         """The requests that sample their last token in ``last_step``; they leave."""
-        bucket = self.ends.pop(last_step, ())
+        last = last_step - self.stalled_steps
+        bucket = self.ends.pop(last, ())
         ended = []
         for request in bucket:
-            if request.last_step == last_step:  # else it left before, and may even have come back
+            if request.last_step == last:  # else it left before, and may even have come back
                 self.leave(request, last_step + 1)
                 ended.append(request)
         return ended
 
+    def stall(self) -> None:
+        """The step being planned gives nobody here a token."""
+        self.stalled_steps += 1
+
     def context_tokens(self, step: int) -> int:
         """Sum of the contexts before ``step``."""
-        return self._offsets + self.count * step
+        return self._offsets + self.count * (step - self.stalled_steps)
+
+    def remaining_tokens(self, step: int) -> int:
+        """Tokens that the members will get from ``step`` on, all together."""
+        return self._last_steps - self.count * (step - self.stalled_steps - 1)
 
     def blocks_needed(self, step: int) -> int:
         """New KV blocks that ``step`` needs."""
-        return self._demand[step % self._block_size]
+        return self._demand[(step - self.stalled_steps) % self._block_size]
 
     def needs_block(self, request: Request, step: int) -> bool:
         """Whether ``request``, a member, is among those that need a new block in ``step``."""
         assert request.decode_offset is not None
-        return (request.decode_offset + step) % self._block_size == 0
+        return (request.decode_offset + step - self.stalled_steps) % self._block_size == 0
 
     def blocks_needed_over(self, step: int, steps: int) -> int:
         """New KV blocks for ``steps`` steps from ``step`` on: one each per member and ``block_size`` steps."""
+        step -= self.stalled_steps
         cycles, rest = divmod(steps, self._block_size)
         needed = cycles * self.count
         for later in range(step, step + rest):
@@ -89,6 +107,7 @@ class DecodeSet:
 
     def steps_within(self, step: int, most_steps: int, free_blocks: int) -> int:
         """How many steps from ``step`` on, at most ``most_steps``, ``free_blocks`` free blocks suffice for."""
+        step -= self.stalled_steps
         cycles, free_blocks = divmod(free_blocks, self.count)
         steps = cycles * self._block_size
         while steps < most_steps:
@@ -102,4 +121,4 @@ class DecodeSet:
         """The first step in which a member samples its last token; there must be one."""
         while self._end_steps[0] not in self.ends:
             heappop(self._end_steps)
-        return self._end_steps[0]
+        return self._end_steps[0] + self.stalled_steps

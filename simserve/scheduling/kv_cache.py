@@ -34,7 +34,8 @@ class KVCache:
     """All KV blocks of one engine.
 
     ``num_blocks`` counts vLLM's null block, which is never handed out: ``usable_blocks`` is one less.
-    A running request holds ceil(computed tokens / block size) blocks: first its units, then blocks of its own.
+    A running request holds ceil(computed tokens / block size) blocks, or those of its ``allocated_tokens`` if these are
+    more: first its units, then blocks of its own.
     """
 
     def __init__(self, num_blocks: int, block_size: int, prefix_caching: bool) -> None:
@@ -132,8 +133,10 @@ class KVCache:
 
     def free(self, request: Request, *, may_return: bool = False) -> None:
         """Take back all blocks of ``request``; ``may_return`` if it was preempted and will look for them again."""
+        if len(request.unit_runs) < len(request.units):  # those of its answer, which nobody asks for before it is out
+            self.register_units(request)
         units = sum(run.blocks for run in request.unit_runs) if request.unit_runs else 0
-        own = self.blocks_for(request.computed_tokens) - units
+        own = self.blocks_for(max(request.computed_tokens, request.allocated_tokens)) - units
         full = request.computed_tokens // self.block_size - units
         self.version += 1
         if own > 0:
@@ -150,6 +153,13 @@ class KVCache:
                     self.free_blocks += run.blocks
                     self._enqueue(run)
             request.unit_runs = []
+        request.allocated_tokens = 0
+
+    def give_back(self, blocks: int) -> None:
+        """Take back ``blocks`` blocks that were taken and hold nothing that anybody could ask for."""
+        self.version += 1
+        self.free_blocks += blocks
+        self._enqueue_nameless(blocks)
 
     def _enqueue(self, run: BlockRun) -> None:
         self._queue[run] = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from simserve.scheduling.request import Request
 
 
@@ -23,18 +25,31 @@ class PrefillChunk:
         return f"PrefillChunk({self.request.request_id!r}, {self.tokens} on {self.context_tokens})"
 
 
+class Stall:
+    """``count`` decodes that all got their last token at ``last_token_s`` and wait since step ``step``."""
+
+    __slots__ = ("count", "last_token_s", "step")
+
+    def __init__(self, step: int, count: int) -> None:
+        self.step = step
+        self.count = count
+        self.last_token_s = math.nan
+
+
 class StepPlan:
     """One step: prefill chunks, and decodes of one token each; or, if ``repeat`` > 1, so many steps of equal decodes.
 
     ``decode_context_tokens`` is the sum of the decodes' contexts, tokens in the cache before the (first) step.
     ``decodes`` names them only where the scheduler was asked to. ``returning`` are decodes that had no token in the
     step before, ``pausing`` requests that had one there and get none here: preempted, or out of budget.
+    Where all decodes wait for prompts (``decodes_wait``), they are ``stalling`` together, and ``resuming`` later.
+    ``padding`` of the decodes are rows that are computed and yield a token to nobody.
     An empty plan means that nothing can run now.
     """
 
     __slots__ = (
-        "chunks", "decode_context_tokens", "decodes", "index", "num_decodes", "num_sampled_chunks", "pausing",
-        "preempted", "prefill_tokens", "repeat", "returning",
+        "chunks", "decode_context_tokens", "decodes", "decodes_wait", "index", "num_decodes", "num_sampled_chunks",
+        "padding", "pausing", "preempted", "prefill_tokens", "repeat", "resuming", "returning", "stalling",
     )  # fmt: skip
 
     def __init__(self, index: int) -> None:
@@ -48,6 +63,10 @@ class StepPlan:
         self.returning: list[Request] = []
         self.pausing: list[Request] = []
         self.preempted: list[Request] = []
+        self.decodes_wait = False
+        self.stalling: Stall | None = None
+        self.resuming: list[Stall] = []
+        self.padding = 0
         self.repeat = 1
 
     def add_chunk(self, chunk: PrefillChunk) -> None:

@@ -25,7 +25,8 @@ class Request:
     """One sequence to prefill and decode.
 
     ``output_tokens`` is the length at which it ends. ``units`` identify what the prompt begins with, ``unit_tokens``
-    tokens each (see :meth:`unit_blocks`); empty means that nobody else has this prompt. Of two waiting requests, under
+    tokens each (see :meth:`unit_blocks`), and may go on with the answer, which is part of the next prompt of a session;
+    empty means that nobody else has this prompt. Of two waiting requests, under
     a priority policy, the one with the smaller ``priority`` goes first.
 
     What is not an argument is progress, written by the scheduler, or a time, written by whoever runs the plans. While
@@ -33,8 +34,8 @@ class Request:
     """
 
     __slots__ = (
-        "admission", "arrival_s", "cached_tokens", "computed_tokens", "decode_offset", "finish_s", "first_token_s",
-        "input_tokens", "last_step", "last_token_s", "left_behind", "number", "output_tokens", "preemptions",
+        "admission", "allocated_tokens", "arrival_s", "cached_tokens", "computed_tokens", "decode_offset", "finish_s",
+        "first_token_s", "input_tokens", "joined_step", "last_step", "last_token_s", "left_behind", "number", "output_tokens", "preemptions",
         "priority", "produced_tokens", "request_id", "scheduled_s", "status", "unit_runs", "unit_tokens", "units",
     )  # fmt: skip
 
@@ -58,6 +59,7 @@ class Request:
         self.priority = priority
         self.status = Status.WAITING
         self.computed_tokens = 0
+        self.allocated_tokens = 0
         self.produced_tokens = 0
         self.cached_tokens = 0
         self.preemptions = 0
@@ -65,6 +67,7 @@ class Request:
         self.admission = 0
         self.decode_offset: int | None = None
         self.last_step = -1
+        self.joined_step = -1
         self.unit_runs: list[BlockRun] = []
         self.left_behind: BlockRun | None = None
         self.scheduled_s = math.nan
@@ -78,12 +81,12 @@ class Request:
         return self.input_tokens + self.produced_tokens
 
     def unit_blocks(self, block_size: int, start: int = 0) -> Iterator[tuple[Hashable, int]]:
-        """Identity and size in KV blocks of each unit of the prompt from the ``start``-th on.
+        """Identity and size in KV blocks of each unit from the ``start``-th on.
 
-        A unit stands for ``unit_tokens`` tokens, the last for what is left of the prompt; only full blocks count.
+        A unit stands for ``unit_tokens`` tokens, the last for what is left; only full blocks count.
         """
         per_unit = self.unit_tokens // block_size
-        left = self.input_tokens // block_size - start * per_unit
+        left = self._identified_tokens(block_size) // block_size - start * per_unit
         for index in range(start, len(self.units)):
             blocks = min(per_unit, left)
             if blocks <= 0:
@@ -93,7 +96,18 @@ class Request:
 
     def total_unit_blocks(self, block_size: int) -> int:
         """KV blocks of all units together; blocks after them are known to this request alone."""
-        return min(len(self.units) * (self.unit_tokens // block_size), self.input_tokens // block_size)
+        return min(
+            len(self.units) * (self.unit_tokens // block_size), self._identified_tokens(block_size) // block_size
+        )
+
+    def _identified_tokens(self, block_size: int) -> int:
+        """Tokens that units can tell apart: those of the prompt, and of the answer if there are units for it.
+
+        A last unit of several blocks in which the prompt ends stands for the prompt's end alone, as in traces.
+        """
+        if self.unit_tokens > block_size and (len(self.units) - 1) * self.unit_tokens < self.input_tokens:
+            return self.input_tokens
+        return self.input_tokens + self.output_tokens
 
     def __repr__(self) -> str:
         return f"Request({self.request_id!r}, in={self.input_tokens}, out={self.produced_tokens}/{self.output_tokens})"

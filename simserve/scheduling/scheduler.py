@@ -10,11 +10,12 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from simserve.errors import RequestError
 from simserve.scheduling.decode_set import DecodeSet
 from simserve.scheduling.kv_cache import KVCache, PrefixHit
-from simserve.scheduling.plan import PrefillChunk, StepPlan
+from simserve.scheduling.plan import PrefillChunk, Stall, StepPlan
 from simserve.scheduling.request import Request, Status
 from simserve.scheduling.waiting import FcfsQueue, WaitingQueue
 
@@ -33,6 +34,8 @@ class SchedulerLimits:
     long_prefill_token_threshold: int = 0
     reserve_full_prompt: bool = True
     watermark: float = 0.0
+    longest_prefix_first: bool = False
+    schedule_conservativeness: float = 1.0
 
 
 class Scheduler(ABC):
@@ -41,6 +44,17 @@ class Scheduler(ABC):
     ``schedule`` may be called again before ``complete`` of the plan before (asynchronous scheduling): tokens of
     running steps count as known, and an end by length is foreseen.
     """
+
+    options: ClassVar[dict[str, bool | float | str | None]] = {"enable_prefix_caching": True, "async_scheduling": True}
+    """Engine options that this policy honours beyond those that hold for all, with its defaults; others are refused."""
+
+    resumes_as_decode: ClassVar[bool] = True
+    """Whether a preempted request that lacks one token alone decodes at once; else that token is a chunk."""
+
+    reserves_answers: ClassVar[bool] = False
+    """Whether admission hands out the blocks of the whole answer, so that decodes need no more."""
+
+    _most_tokens_flag: ClassVar[str] = "--max-model-len"
 
     def __init__(self, limits: SchedulerLimits) -> None:
         self.limits = limits
@@ -59,6 +73,7 @@ class Scheduler(ABC):
         self._added = 0
         self._admissions = 0
         self._head_failed: tuple[Request, int] | None = None
+        self._stalls: list[Stall] = []
 
     @abstractmethod
     def plan(self, plan: StepPlan) -> None:
@@ -73,11 +88,11 @@ class Scheduler(ABC):
 
         Raises :class:`RequestError` if the prompt alone is longer than that.
         """
-        most_tokens = min(self.limits.max_model_len, self.blocks.usable_blocks * self.limits.block_size)
+        most_tokens = self.most_tokens
         if request.input_tokens >= most_tokens:
             raise RequestError(
                 f"request {request.request_id} has {request.input_tokens} prompt tokens; "
-                f"this engine holds at most {most_tokens} with the answer: shorten it or raise --max-model-len"
+                f"this engine holds at most {most_tokens} with the answer: shorten it or raise {self._most_tokens_flag}"
             )
         if request.output_tokens > most_tokens - request.input_tokens:
             request.output_tokens = most_tokens - request.input_tokens
@@ -85,6 +100,11 @@ class Scheduler(ABC):
         request.number = self._added
         self._requests[request.request_id] = request
         self.waiting.push(request)
+
+    @property
+    def most_tokens(self) -> int:
+        """Longest sequence, prompt and answer, that the engine can hold."""
+        return min(self.limits.max_model_len, self.blocks.usable_blocks * self.limits.block_size)
 
     def abort(self, request_id: Hashable) -> Request | None:
         """Forget a request and free its blocks at once; None if it has ended already."""
@@ -102,17 +122,19 @@ class Scheduler(ABC):
         step = self.steps
         plan = StepPlan(step)
         decoding = self._decoding
-        if step - 1 in decoding.ends:
+        if step - 1 - decoding.stalled_steps in decoding.ends:
             self._retire(step - 1)
         self.plan(plan)
-        plan.num_decodes = decoding.count
+        if plan.decodes_wait:
+            self._stall(plan)
+        else:
+            self._count_decodes(plan)
         if not plan.chunks:
-            if decoding.count == 0:
+            if plan.num_decodes == 0:
                 return plan
             if most_repeats > 1 and self._is_quiet(plan):
                 plan.repeat = self._quiet_steps(most_repeats)
-        plan.decode_context_tokens = decoding.context_tokens(step)
-        if list_decodes:
+        if list_decodes and not plan.decodes_wait:
             plan.decodes = [request for request in self.running.values() if request.decode_offset is not None]
         for chunk in plan.chunks:
             if chunk.samples:
@@ -125,7 +147,8 @@ class Scheduler(ABC):
     def settle(self, plan: StepPlan, steps: int) -> None:
         """``plan``, the last one scheduled, is run for ``steps`` steps, at most its ``repeat``."""
         if steps > 1:
-            self.blocks.take(self._decoding.blocks_needed_over(self.steps, steps - 1))
+            if not self.reserves_answers:
+                self.blocks.take(self._decoding.blocks_needed_over(self.steps, steps - 1))
             self.steps += steps - 1
             if self.blocks.free_blocks < self.least_free_blocks:
                 self.least_free_blocks = self.blocks.free_blocks
@@ -137,7 +160,7 @@ class Scheduler(ABC):
         ``ended`` are requests whose token turned out to be their last, which nobody could foresee.
         """
         last_step = plan.index + plan.repeat - 1
-        if last_step in self._decoding.ends:
+        if last_step - self._decoding.stalled_steps in self._decoding.ends:
             self._retire(last_step)
         finished = self._ending.pop(last_step, None) or []
         if not finished and not ended:
@@ -162,15 +185,28 @@ class Scheduler(ABC):
 
     # What policies are made of.
 
-    def admit(self, plan: StepPlan, request: Request, hit: PrefixHit, tokens: int, reserve_tokens: int) -> bool:
+    def admit(
+        self,
+        plan: StepPlan,
+        request: Request,
+        hit: PrefixHit,
+        tokens: int,
+        reserve_tokens: int,
+        *,
+        allocate: bool = False,
+    ) -> bool:
         """Start ``request``, the next in line, with a chunk of ``tokens`` tokens; False if its blocks do not fit.
 
-        ``reserve_tokens`` must fit, what the cache holds of them included.
+        ``reserve_tokens`` must fit, what the cache holds of them included; if ``allocate``, their blocks are handed out
+        now and not chunk by chunk.
         """
         keep_free = int(self.limits.watermark * self.limits.num_blocks) if self.running else 0
-        if not self.blocks.admit(request, tokens, reserve_tokens, keep_free, hit):
+        given_tokens = reserve_tokens - hit.blocks * self.limits.block_size if allocate else tokens
+        if not self.blocks.admit(request, given_tokens, reserve_tokens, keep_free, hit):
             self._head_failed = (request, self.blocks.version)
             return False
+        if allocate:
+            request.allocated_tokens = reserve_tokens
         self.waiting.pop()
         self.running[request.request_id] = request
         self._admissions += 1
@@ -191,7 +227,7 @@ class Scheduler(ABC):
         samples = context + tokens == known
         if samples:
             self._prefilling.remove(request)
-            if tokens == 1 and context >= request.input_tokens:
+            if tokens == 1 and context >= request.input_tokens and self.resumes_as_decode:
                 self._decoding.join(request, plan.index)
                 plan.returning.append(request)
                 return
@@ -203,19 +239,49 @@ class Scheduler(ABC):
     def preempt(self, plan: StepPlan, victim: Request) -> None:
         """Take ``victim``, out of ``running`` already, off the step: its blocks go, it waits first in line."""
         if victim.decode_offset is not None:
-            self._decoding.leave(victim, plan.index)
-            if victim in plan.returning:
+            stall = self._leave(victim, plan.index)
+            if stall is not None:
+                victim.last_token_s = stall.last_token_s
+            elif victim in plan.returning:
                 plan.returning.remove(victim)
             else:
                 plan.pausing.append(victim)
         elif victim in self._prefilling:
             self._prefilling.remove(victim)
-        self.blocks.free(victim, may_return=True)
+        self._release(victim, may_return=True)
         victim.status = Status.PREEMPTED
         victim.computed_tokens = 0
         victim.preemptions += 1
         self.waiting.push_front(victim)
         plan.preempted.append(victim)
+
+    def _count_decodes(self, plan: StepPlan) -> None:
+        """Everybody in the decode set gets a token."""
+        plan.num_decodes = self._decoding.count
+        plan.decode_context_tokens = self._decoding.context_tokens(plan.index)
+        if self._stalls:
+            plan.resuming = [stall for stall in self._stalls if stall.count]
+            self._stalls = []
+
+    def _stall(self, plan: StepPlan) -> None:
+        """Nobody in the decode set gets a token: those who had one in the step before stall from now on."""
+        count = self._decoding.count - sum(stall.count for stall in self._stalls)
+        if count:
+            plan.stalling = Stall(plan.index, count)
+            self._stalls.append(plan.stalling)
+        self._decoding.stall()
+
+    def _leave(self, request: Request, step: int) -> Stall | None:
+        """``request`` no longer decodes, from ``step`` on; the stall that it was in, if any."""
+        self._decoding.leave(request, step)
+        for stall in self._stalls:
+            if request.joined_step <= stall.step:
+                stall.count -= 1
+                return stall
+        return None
+
+    def _release(self, request: Request, *, may_return: bool = False) -> None:
+        self.blocks.free(request, may_return=may_return)
 
     def _begin_to_decode(self, request: Request) -> None:
         """The step being planned samples a token of ``request``: its first, or the first after a preemption."""
@@ -235,25 +301,27 @@ class Scheduler(ABC):
         if request.status is Status.RUNNING:
             del self.running[request.request_id]
             if request.decode_offset is not None:
-                self._decoding.leave(request, self.steps)
+                self._leave(request, self.steps)
             elif request in self._prefilling:
                 self._prefilling.remove(request)
             elif request in self._starved:
                 self._starved.remove(request)
         else:
             self.waiting.remove(request)
-        self.blocks.free(request)
+        self._release(request)
         request.status = status
 
     def _is_quiet(self, plan: StepPlan) -> bool:
         """Whether the next step, too, can only be the same decodes, as long as none of them ends or needs a block."""
-        if self._prefilling or self._starved or plan.preempted or plan.returning:
+        if self._prefilling or self._starved or plan.preempted or plan.returning or plan.resuming:
             return False
         return not self.waiting or (not self._ending and self.admission_is_blocked)
 
     def _quiet_steps(self, most_steps: int) -> int:
         step, decoding = self.steps, self._decoding
         steps = min(most_steps, decoding.next_end() - step + 1)
+        if self.reserves_answers:
+            return steps
         if steps > 1 and self.blocks.free_blocks < decoding.count * (steps // self.limits.block_size + 1):
             steps = 1 + decoding.steps_within(step + 1, steps - 1, self.blocks.free_blocks)
         return steps

@@ -58,6 +58,7 @@ class Recorder:
         """Note a run; see :class:`simserve.simulation.replica.StepObserver`."""
         plan = run.plan
         steps, decodes, chunks = plan.repeat, plan.num_decodes, plan.chunks
+        followed = decodes - plan.padding - len(plan.returning)
         pairs = kv_tokens = 0.0
         if steps > 1:
             if isinstance(run.durations_s, list):
@@ -72,10 +73,13 @@ class Recorder:
                     self._late_gaps_s.append(run.end_s - chunk.request.last_token_s)
             for request in plan.returning:
                 self._late_gaps_s.append(run.end_s - request.last_token_s)
+            for stall in plan.resuming:
+                self._late_gaps_s.extend([run.end_s - stall.last_token_s] * stall.count)
+                followed -= stall.count
         self._runs.extend(
             (
                 steps, decodes, plan.decode_context_tokens, plan.prefill_tokens, pairs, kv_tokens,
-                decodes + plan.num_sampled_chunks, decodes + len(chunks), decodes - len(plan.returning),
+                decodes + plan.num_sampled_chunks, decodes - plan.padding + len(chunks), followed,
                 run.start_s, run.end_s,
             )
         )  # fmt: skip

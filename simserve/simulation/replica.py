@@ -167,7 +167,7 @@ class Replica:
         self._observer.run_done(run, finished)
 
     def _begin(self, plan: StepPlan, now: float) -> None:
-        if plan.pausing:
+        if plan.pausing or plan.stalling is not None:
             self._note_pauses(plan, now)
         if plan.is_empty:
             self._run = None
@@ -193,6 +193,8 @@ class Replica:
     def _note_pauses(self, plan: StepPlan, now: float) -> None:
         for request in plan.pausing:
             request.last_token_s = now
+        if plan.stalling is not None:
+            plan.stalling.last_token_s = now
 
     def _schedule(self) -> StepPlan:
         if self._aborting:

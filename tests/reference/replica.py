@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -10,7 +10,7 @@ import simpy
 
 from reference.plan import StepPlan
 from reference.request import Request
-from reference.vllm_v1 import Scheduler
+from reference.scheduler import Scheduler
 
 
 class Timer(Protocol):
@@ -38,6 +38,7 @@ class Replica:
 
     def __init__(self, env: simpy.Environment, scheduler: Scheduler, timer: Timer, async_scheduling: bool) -> None:
         self.ledger = Ledger()
+        self.on_finished: Callable[[list[Request]], None] | None = None
         self._env = env
         self._scheduler = scheduler
         self._timer = timer
@@ -113,5 +114,7 @@ class Replica:
             request.last_token_s = now
         for request in finished:
             request.finish_s = now
+        if self.on_finished:
+            self.on_finished(finished)
         chunks = [(chunk.request.request_id, chunk.tokens, chunk.context_tokens) for chunk in plan.chunks]
         self.ledger.steps.append(StepEntry(plan.num_decodes, plan.decode_context_tokens, chunks, now))

@@ -77,13 +77,13 @@ class Request:
         return self.input_tokens + self.produced_tokens
 
     def units_of_blocks(self, block_size: int) -> Iterator[tuple[Hashable, int]]:
-        """Identity and size in KV blocks of each cacheable unit of the prompt, then, forever, its own single blocks.
+        """Identity and size in KV blocks of each cacheable unit, then, forever, its own single blocks.
 
         A unit stands for ``unit_tokens`` tokens, the last for what is left of the prompt; only full blocks count.
         Blocks after the units are known to this request alone: it can find them again only after a preemption.
         """
         blocks_per_unit = self.unit_tokens // block_size if self.units else 0
-        full_blocks = self.input_tokens // block_size
+        full_blocks = self._identified_tokens(block_size) // block_size
         covered = 0
         for unit in self.units:
             blocks = min(blocks_per_unit, full_blocks - covered)
@@ -94,6 +94,13 @@ class Request:
         while True:
             yield (self.request_id, "own", covered), 1
             covered += 1
+
+    def _identified_tokens(self, block_size: int) -> int:
+        """Tokens that units can tell apart: prompt and answer; but a long last unit ends where the prompt does."""
+        ends_with_prompt = len(self.units) * self.unit_tokens < self.input_tokens + self.unit_tokens
+        if ends_with_prompt and self.unit_tokens > block_size:
+            return self.input_tokens
+        return self.input_tokens + self.output_tokens
 
     def note_token(self, step: int) -> None:
         """The step ``step`` samples a token of this request."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,14 +19,17 @@ from simserve.simulation.arrivals import Moment
 from simserve.simulation.replica import Replica, Run
 
 REFERENCES: dict[str, type[Any]] = {
-    "vllm-v1": reference.vllm_v1.Scheduler,
-    "vllm-v1-priority": reference.vllm_v1.PriorityScheduler,
+    "vllm-v1": reference.vllm_v1.VllmV1,
+    "vllm-v1-priority": reference.vllm_v1.VllmV1Priority,
 }
 
 
 @dataclass(frozen=True)
 class Job:
-    """One request of a case; ``abort_s`` is when its client hangs up."""
+    """One request of a case; ``abort_s`` is when its client hangs up.
+
+    A job with ``after`` is the next turn of that job's session: it comes ``arrival_s`` after its answer, if it has one.
+    """
 
     arrival_s: float
     input_tokens: int
@@ -33,6 +37,7 @@ class Job:
     units: tuple[int, ...] = ()
     priority: int = 0
     abort_s: float | None = None
+    after: int | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,7 @@ class FastLedger:
         self.steps: list[reference.replica.StepEntry] = []
         self.gaps_s: list[float] = []
         self.longest_run = 0
+        self.on_finished: Callable[[list[Request]], None] = _nobody_asks
 
     def run_done(self, run: Run, finished: list[Request]) -> None:
         plan = run.plan
@@ -85,11 +91,16 @@ class FastLedger:
             context = plan.decode_context_tokens + index * plan.num_decodes
             self.steps.append(reference.replica.StepEntry(plan.num_decodes, context, chunks, float(end_s)))
             late = plan.returning if index == 0 else []
-            self.gaps_s += [float(run.durations_s[index])] * (plan.num_decodes - len(late))
+            stalls = plan.resuming if index == 0 else []
+            followed = plan.num_decodes - plan.padding - len(late) - sum(stall.count for stall in stalls)
+            self.gaps_s += [float(run.durations_s[index])] * followed
+            for stall in stalls:
+                self.gaps_s += [float(end_s) - stall.last_token_s] * stall.count
             self.gaps_s += [float(end_s) - request.last_token_s for request in late]
         for chunk in plan.chunks:
             if chunk.samples and chunk.request.first_token_s != run.end_s:
                 self.gaps_s.append(run.end_s - chunk.request.last_token_s)
+        self.on_finished(finished)
 
 
 def run_fast(case: Case) -> tuple[Outcome, FastLedger]:
@@ -99,7 +110,7 @@ def run_fast(case: Case) -> tuple[Outcome, FastLedger]:
     ledger = FastLedger()
     timer: Any = DyadicTimer()
     replica = Replica(env, scheduler, timer, ledger, async_scheduling=case.async_scheduling)
-    requests = _serve(env, case, replica, Request)
+    requests = _serve(env, case, replica, ledger, Request)
     blocks = scheduler.blocks
     outcome = Outcome(requests, ledger.steps, ledger.gaps_s, scheduler.least_free_blocks, blocks.free_blocks)
     return outcome, ledger
@@ -110,7 +121,7 @@ def run_obvious(case: Case) -> Outcome:
     env = simpy.Environment()
     scheduler = REFERENCES[case.policy](case.limits)
     replica = reference.replica.Replica(env, scheduler, DyadicTimer(), case.async_scheduling)
-    requests = _serve(env, case, replica, reference.request.Request)
+    requests = _serve(env, case, replica, replica, reference.request.Request)
     blocks = scheduler.blocks
     ledger = replica.ledger
     return Outcome(requests, ledger.steps, ledger.gaps_s, scheduler.least_free_blocks, blocks.free_blocks)
@@ -127,14 +138,11 @@ def assert_same(case: Case) -> FastLedger:
     return ledger
 
 
-@dataclass
-class _Client:
-    env: simpy.Environment
-    replica: Any
-    requests: dict[Hashable, Any] = field(default_factory=dict)
+def _nobody_asks(finished: list[Any]) -> None:
+    pass
 
 
-def _serve(env: simpy.Environment, case: Case, replica: Any, kind: type[Any]) -> list[tuple[Any, ...]]:
+def _serve(env: simpy.Environment, case: Case, replica: Any, notifier: Any, kind: type[Any]) -> list[tuple[Any, ...]]:
     requests = [
         kind(
             index,
@@ -147,7 +155,8 @@ def _serve(env: simpy.Environment, case: Case, replica: Any, kind: type[Any]) ->
         )
         for index, job in enumerate(case.jobs)
     ]
-    env.process(_arrivals(env, replica, requests))
+    env.process(_arrivals(env, replica, [r for r, job in zip(requests, case.jobs, strict=True) if job.after is None]))
+    notifier.on_finished = partial(_next_turns, env, replica, case.jobs, requests)
     env.process(_hang_ups(env, replica, case.jobs))
     env.run()
     return [_summary(request, job) for request, job in zip(requests, case.jobs, strict=True)]
@@ -158,6 +167,16 @@ def _arrivals(env: simpy.Environment, replica: Any, requests: list[Any]) -> simp
         if request.arrival_s > env.now:
             yield Moment(env, request.arrival_s)
         replica.submit(request)
+
+
+def _next_turns(
+    env: simpy.Environment, replica: Any, jobs: list[Job], requests: list[Any], finished: list[Any]
+) -> None:
+    ended = {request.request_id for request in finished}
+    for request, job in zip(requests, jobs, strict=True):
+        if job.after in ended:
+            request.arrival_s = env.now + job.arrival_s
+            env.process(_arrivals(env, replica, [request]))
 
 
 def _hang_ups(env: simpy.Environment, replica: Any, jobs: list[Job]) -> simpy.events.ProcessGenerator:

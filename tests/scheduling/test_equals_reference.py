@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -41,8 +42,36 @@ def cases(draw: st.DrawFn, policy: str) -> Case:
         priority=st.integers(0, 3) if policy == "vllm-v1-priority" else st.just(0),
         abort_s=st.one_of(st.none(), st.none(), st.integers(0, 300).map(lambda tick: tick / 64)),
     )
-    jobs = draw(st.lists(job, min_size=1, max_size=14))
-    return Case(jobs, limits, policy, draw(st.booleans()), unit_tokens=per_unit * block_size)
+    unit_tokens = per_unit * block_size
+    jobs = [
+        _without_units_of_the_answer(job, per_unit, block_size) for job in draw(st.lists(job, min_size=1, max_size=14))
+    ]
+    if per_unit:
+        jobs += draw(sessions(longest, unit_tokens, first_job=len(jobs)))
+    return Case(jobs, limits, policy, draw(st.booleans()), unit_tokens=unit_tokens)
+
+
+@st.composite
+def sessions(draw: st.DrawFn, longest: int, unit_tokens: int, first_job: int) -> list[Job]:
+    """Conversations: each turn's prompt is the one before, its answer and something new; units tell all of it apart."""
+    jobs: list[Job] = []
+    for session in range(draw(st.integers(0, 2))):
+        context = 0
+        for turn in range(draw(st.integers(1, 3))):
+            input_tokens, output_tokens = context + draw(st.integers(1, 30)), draw(st.integers(1, 30))
+            if input_tokens > longest:
+                break
+            context = input_tokens + output_tokens
+            units = tuple(1000 * (session + 1) + index for index in range(-(-context // unit_tokens)))
+            after = first_job + len(jobs) - 1 if turn else None
+            jobs.append(Job(draw(st.integers(1, 64)) / 64, input_tokens, output_tokens, units, after=after))
+    return jobs
+
+
+def _without_units_of_the_answer(job: Job, per_unit: int, block_size: int) -> Job:
+    """Only in a session can another prompt hold an answer, and not before it is out; a long unit ends with a prompt."""
+    full_blocks = job.input_tokens // block_size
+    return replace(job, units=job.units[: -(-full_blocks // per_unit)] if per_unit else ())
 
 
 @pytest.mark.parametrize("policy", sorted(REFERENCES))
