@@ -83,8 +83,8 @@ def run(args: argparse.Namespace) -> int:
     _log_to_stdout(verbose=args.verbose)
     names = args.served_model_name or list(dict.fromkeys((model.name, args.model)))
     service = simulated_service(model, hardware, options, args.time_scale, names)
-    print(_summary(service), flush=True)
-    serve(service, host, port, lambda url: print(f"Listening on {url} (Ctrl-C to stop)", flush=True))
+    summary = _summary(service)
+    serve(service, host, port, lambda url: print(f"{summary}\nListening on {url} (Ctrl-C to stop)", flush=True))
     return OK
 
 

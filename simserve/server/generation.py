@@ -166,10 +166,18 @@ class Planner:
         """How many tokens the answer has before stop strings are looked for, and why it ends there.
 
         With a limit exactly that many, which makes benchmarks predictable; else a length drawn from the key, or all
-        of the context with ``ignore_eos``. What the context leaves is the most there can be.
+        of the context with ``ignore_eos``. What the context leaves is the most there can be; a limit above the whole
+        context is an error, as in vLLM.
         """
         room = self._max_model_len - prompt_tokens
         limit = request.token_limit()
+        if limit is not None and limit > self._max_model_len:
+            raise ApiError(
+                f"This model's maximum context length is {self._max_model_len} tokens, and {limit} are asked for the "
+                "answer alone; ask for fewer.",
+                param="max_tokens",
+                code="context_length_exceeded",
+            )
         if limit is not None or request.ignore_eos:
             return min(limit or room, room), "length"
         drawn = max(_drawn_length(key), request.min_tokens)

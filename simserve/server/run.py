@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -95,7 +96,8 @@ def _cannot_listen(error: OSError, host: str, port: int) -> ConfigError:
         return ConfigError(f"port {port} is already in use; stop what listens there or give another --port")
     if error.errno == errno.EACCES:
         return ConfigError(f"port {port} needs more rights than you have; give a --port above 1023")
-    return ConfigError(f"cannot listen on {host}:{port} ({error.strerror}); give another --host or --port")
+    reason = os.strerror(error.errno or 0)
+    return ConfigError(f"cannot listen on {host}:{port} ({reason}); give another --host or --port")
 
 
 def _url(host: str, port: int) -> str:

@@ -140,6 +140,11 @@ async def test_fields_that_ask_for_nothing_special_are_fine(client: Client) -> N
         assert response.status == 200, await response.text()
 
 
+async def test_an_answer_longer_than_the_whole_context(client: Client) -> None:
+    error = await error_of(client.chat(max_tokens=257), 400)
+    assert "maximum context length is 256 tokens" in error["message"]
+
+
 async def test_a_prompt_longer_than_the_context(client: Client) -> None:
     error = await error_of(client.complete(prompt=[1] * 300), 400)
     assert "maximum context length is 256 tokens" in error["message"]
