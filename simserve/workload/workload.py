@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,16 @@ class PrefixUnits:
         """The unit ids of request ``row``, first to last."""
         ids: list[int] = self.ids[self.offsets[row] : self.offsets[row + 1]].tolist()
         return ids
+
+    def take(self, rows: npt.NDArray[np.intp]) -> PrefixUnits:
+        """The units of these rows, in this order; a row may come more than once."""
+        if np.array_equal(rows, np.arange(len(self.offsets) - 1)):
+            return self
+        counts = np.diff(self.offsets)[rows]
+        offsets = np.concatenate(([0], np.cumsum(counts)))
+        # For each unit of the result: where its row begins in the old array, plus its place within the row.
+        places = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][rows] - offsets[:-1], counts)
+        return PrefixUnits(self.unit_tokens, self.ids[places], offsets)
 
 
 @dataclass(frozen=True)
@@ -58,3 +68,13 @@ class Workload:
 
     def __len__(self) -> int:
         return len(self.arrival_s)
+
+    def take(self, rows: npt.NDArray[np.intp], arrival_s: npt.NDArray[np.float64] | None = None) -> Workload:
+        """The workload of these rows in this order, which must be one of arrival; ``arrival_s`` are their new times."""
+        return replace(
+            self,
+            arrival_s=self.arrival_s[rows] if arrival_s is None else arrival_s,
+            input_tokens=self.input_tokens[rows],
+            output_tokens=self.output_tokens[rows],
+            prefix=None if self.prefix is None else self.prefix.take(rows),
+        )

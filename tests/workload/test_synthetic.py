@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from simserve.errors import WorkloadError
-from simserve.workload import synthetic_workload
+from simserve.workload import LognormalLength, SteadyArrivals, UniformLength, synthetic_workload
 
 
 def test_a_workload_has_the_lengths_and_the_rate_asked_for() -> None:
@@ -39,6 +39,22 @@ def test_published_results_stay_reproducible() -> None:
 def test_other_lengths_leave_the_arrivals_alone() -> None:
     short, long = synthetic_workload(50, 5, 10, 10, seed=3), synthetic_workload(50, 5, 999, 500, seed=3)
     assert np.array_equal(short.arrival_s, long.arrival_s)
+
+
+def test_each_thing_drawn_has_a_stream_of_its_own() -> None:
+    plain = synthetic_workload(50, 5, UniformLength(1, 99), UniformLength(1, 99), seed=3)
+    bursty = synthetic_workload(50, SteadyArrivals(5, 0.1), UniformLength(1, 99), UniformLength(1, 99), seed=3)
+    longer = synthetic_workload(50, 5, LognormalLength(500, 1), UniformLength(1, 99), seed=3)
+
+    assert np.array_equal(plain.input_tokens, bursty.input_tokens)
+    assert np.array_equal(plain.output_tokens, longer.output_tokens)
+    assert np.array_equal(plain.arrival_s, longer.arrival_s)
+    assert not np.array_equal(plain.input_tokens, plain.output_tokens)
+
+
+def test_the_name_says_how_it_was_drawn() -> None:
+    workload = synthetic_workload(5, SteadyArrivals(8, 0.5), UniformLength(1, 9), LognormalLength(64, 1), seed=0)
+    assert workload.name == "synthetic-5xuniform:1:9+lognormal:64:1@8~0.5"
 
 
 def test_a_million_requests_take_well_under_a_second() -> None:

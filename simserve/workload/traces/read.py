@@ -6,13 +6,12 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 import numpy as np
-import numpy.typing as npt
 
 from simserve.errors import WorkloadError
 from simserve.workload.traces.format import Requests, TraceFormat
 from simserve.workload.traces.formats import FORMATS
 from simserve.workload.traces.table import Table, parse_table
-from simserve.workload.workload import PrefixUnits, Workload
+from simserve.workload.workload import Workload
 
 DOWNLOAD_TIMEOUT_S = 30.0
 
@@ -82,17 +81,6 @@ def _workload(name: str, requests: Requests) -> Workload:
         arrival_s=arrival_s - arrival_s[0],
         input_tokens=requests.input_tokens[order],
         output_tokens=requests.output_tokens[order],
-        prefix=None if requests.prefix is None else _reordered(requests.prefix, order),
+        prefix=None if requests.prefix is None else requests.prefix.take(order),
         dropped_requests=requests.dropped_requests,
     )
-
-
-def _reordered(prefix: PrefixUnits, order: npt.NDArray[np.intp]) -> PrefixUnits:
-    """``prefix`` with its rows in the given order."""
-    if np.array_equal(order, np.arange(len(order))):
-        return prefix
-    counts = np.diff(prefix.offsets)[order]
-    offsets = np.concatenate(([0], np.cumsum(counts)))
-    # For each unit of the result: where its row begins in the old array, plus its place within the row.
-    places = np.arange(offsets[-1]) + np.repeat(prefix.offsets[:-1][order] - offsets[:-1], counts)
-    return PrefixUnits(prefix.unit_tokens, prefix.ids[places], offsets)
