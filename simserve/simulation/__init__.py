@@ -6,7 +6,9 @@ from simserve.simulation.recorder import Recorder
 from simserve.simulation.replica import Replica, Run, StepObserver
 from simserve.simulation.setup import EngineSetup, prepare
 from simserve.simulation.simulate import Progress, SimulationResult, simulate
+from simserve.simulation.sources import ClosedLoop, Conversations, OpenLoop, Source
 
 __all__ = [
-    "EngineSetup", "Progress", "Recorder", "Replica", "Run", "SimulationResult", "StepObserver", "prepare", "simulate",
+    "ClosedLoop", "Conversations", "EngineSetup", "OpenLoop", "Progress", "Recorder", "Replica", "Run",
+    "SimulationResult", "Source", "StepObserver", "prepare", "simulate",
 ]  # fmt: skip

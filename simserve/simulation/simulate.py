@@ -1,8 +1,8 @@
-"""A whole run as a batch job: workload in, records out."""
+"""A whole run as a batch job: workload or source in, records out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import simpy
@@ -13,17 +13,14 @@ from simserve.hardware import HardwareProfile
 from simserve.metrics.records import REJECTED, Records, RunDescription, RunTotals
 from simserve.models import ModelSpec
 from simserve.scheduling import Request
-from simserve.simulation.arrivals import Moment
 from simserve.simulation.recorder import Recorder
-from simserve.simulation.replica import Replica
+from simserve.simulation.replica import Replica, Run
 from simserve.simulation.setup import EngineSetup, prepare
+from simserve.simulation.sources import OpenLoop, Source, Submit
 from simserve.workload.workload import Workload
 
 Progress = Callable[[int, int, float], None]
 """Called now and then with (requests done, requests in all, simulated seconds)."""
-
-ROWS_PER_BATCH = 4096
-"""Rows turned into Python numbers at a time: fast, and a million requests need no million objects at once."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,7 @@ class SimulationResult:
 
 
 def simulate(
-    workload: Workload,
+    workload: Workload | Source,
     model: ModelSpec,
     hardware: HardwareProfile,
     options: EngineOptions,
@@ -44,20 +41,23 @@ def simulate(
 ) -> SimulationResult:
     """Serve ``workload`` on one replica in simulated time. Same input, same result, to the bit.
 
-    A request whose prompt cannot fit is recorded as rejected and the others go on. Raises :class:`SimServeError`
-    subclasses for options that cannot be honoured (see :func:`simserve.simulation.setup.prepare`).
+    A :class:`~simserve.simulation.sources.Source` sends requests that depend on the answers to others. A request whose
+    prompt cannot fit is recorded as rejected and the others go on. Raises :class:`SimServeError` subclasses for options
+    that cannot be honoured (see :func:`simserve.simulation.setup.prepare`).
     """
     setup = prepare(model, hardware, options)
     env = simpy.Environment()
     scheduler = setup.new_scheduler()
-    recorder = Recorder(scheduler, setup.timer, _reporter(on_progress, len(workload)))
-    replica = Replica(env, scheduler, setup.timer, recorder, async_scheduling=options.async_scheduling)
-    env.process(_arrive(env, workload, replica, recorder))
+    source = OpenLoop(workload) if isinstance(workload, Workload) else workload
+    recorder = Recorder(scheduler, setup.timer, _reporter(on_progress, len(source)))
+    observer = recorder if isinstance(source, OpenLoop) else _Answers(recorder, source)
+    replica = Replica(env, scheduler, setup.timer, observer, async_scheduling=setup.options.async_scheduling)
+    source.start(env, _submitter(replica, recorder, source))
     env.run()
     if on_progress:
-        on_progress(recorder.done_requests, len(workload), env.now)
+        on_progress(recorder.done_requests, len(source), env.now)
     records = recorder.records()
-    return SimulationResult(records, recorder.totals(records), describe(setup, workload.name))
+    return SimulationResult(records, recorder.totals(records), describe(setup, source.name))
 
 
 def describe(setup: EngineSetup, workload_name: str) -> RunDescription:
@@ -83,36 +83,33 @@ def describe(setup: EngineSetup, workload_name: str) -> RunDescription:
     )
 
 
-def _arrive(
-    env: simpy.Environment, workload: Workload, replica: Replica, recorder: Recorder
-) -> simpy.events.ProcessGenerator:
-    for request in _requests(workload):
-        if request.arrival_s > env.now:
-            yield Moment(env, request.arrival_s)
+class _Answers:
+    """Tells a source that waits for answers what has finished, after the recorder."""
+
+    def __init__(self, recorder: Recorder, source: Source) -> None:
+        self._recorder = recorder
+        self._source = source
+
+    def run_done(self, run: Run, finished: list[Request]) -> None:
+        self._recorder.run_done(run, finished)
+        if finished:
+            self._source.finished(finished)
+
+
+def _submitter(replica: Replica, recorder: Recorder, source: Source) -> Submit:
+    """Hands requests to ``replica``; those it cannot serve are on record, and finished for their source."""
+
+    def submit(request: Request) -> None:
         try:
             replica.submit(request)
         except RequestError:
             recorder.finish(request, REJECTED)
+            source.finished((request,))
+
+    return submit
 
 
 def _reporter(on_progress: Progress | None, total: int) -> Callable[[int, float], None] | None:
     if on_progress is None:
         return None
     return lambda done, clock_s: on_progress(done, total, clock_s)
-
-
-def _requests(workload: Workload) -> Iterator[Request]:
-    """Rows as requests, made as they are needed."""
-    prefix = workload.prefix
-    for start in range(0, len(workload), ROWS_PER_BATCH):
-        rows = slice(start, start + ROWS_PER_BATCH)
-        columns = (workload.arrival_s[rows], workload.input_tokens[rows], workload.output_tokens[rows])
-        for row, (arrival_s, inputs, outputs) in enumerate(zip(*(c.tolist() for c in columns), strict=True), start):
-            yield Request(
-                row,
-                inputs,
-                outputs,
-                arrival_s=arrival_s,
-                units=prefix.of(row) if prefix else (),
-                unit_tokens=prefix.unit_tokens if prefix else 0,
-            )

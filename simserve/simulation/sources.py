@@ -1,0 +1,213 @@
+"""Where requests come from: a workload as it is, users who wait for their answers, or conversations.
+
+A source decides when each request is sent. Where that depends on answers, it hears of them through ``finished`` and
+sends later, in a moment of its own: an engine that is just ending a step takes no requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+import simpy
+
+from simserve.errors import WorkloadError
+from simserve.scheduling import Request
+from simserve.simulation.arrivals import Moment
+from simserve.workload.sessions import Sessions
+from simserve.workload.workload import Workload
+
+Submit = Callable[[Request], None]
+"""Takes a request whose ``arrival_s`` is now. One that cannot be served is reported as finished, not raised."""
+
+ROWS_PER_BATCH = 4096
+"""Rows turned into Python numbers at a time: fast, and a million requests need no million objects at once."""
+
+
+class Source(Protocol):
+    """Sends ``len(source)`` requests in all; their ids are whole numbers from 0 up, in the order of sending."""
+
+    @property
+    def name(self) -> str:
+        """What the workload is called in every output."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def start(self, env: simpy.Environment, submit: Submit) -> None:
+        """Begin at time 0 of ``env``, from the first request again if this is not the first start."""
+        ...
+
+    def finished(self, requests: Sequence[Request]) -> None:
+        """These have had their last token, or were rejected. Must not call ``submit`` at once."""
+        ...
+
+
+class OpenLoop:
+    """Sends the requests of a workload when they are due, whatever becomes of them."""
+
+    def __init__(self, workload: Workload) -> None:
+        self.name = workload.name
+        self._workload = workload
+
+    def __len__(self) -> int:
+        return len(self._workload)
+
+    def start(self, env: simpy.Environment, submit: Submit) -> None:
+        env.process(self._send(env, submit))
+
+    def finished(self, requests: Sequence[Request]) -> None:
+        """Of no interest."""
+
+    def _send(self, env: simpy.Environment, submit: Submit) -> simpy.events.ProcessGenerator:
+        for request in requests_of(self._workload):
+            if request.arrival_s > env.now:
+                yield Moment(env, request.arrival_s)
+            submit(request)
+
+
+class ClosedLoop:
+    """``users`` send the requests of a workload in turn, each one waiting for its answer before its next request.
+
+    A user who has been answered thinks for ``think_s`` (one time, or one per request), takes the next request of the
+    workload and sends it, though not before it is due. So with all due at 0 this is a closed loop, and with arrival
+    times and no thinking it is ``vllm bench serve --max-concurrency``. A request's arrival is when it was sent: time
+    spent waiting for a user is nobody's latency. Raises :class:`WorkloadError` for less than 1 user.
+    """
+
+    def __init__(self, workload: Workload, users: int, think_s: float | npt.NDArray[np.float64] = 0.0) -> None:
+        if users < 1:
+            raise WorkloadError(f"{users} users send no requests; give at least 1")
+        self.name = workload.name
+        self._workload = workload
+        self._users = min(users, len(workload))
+        self._think_s = np.broadcast_to(think_s, len(workload))
+
+    def __len__(self) -> int:
+        return len(self._workload)
+
+    def start(self, env: simpy.Environment, submit: Submit) -> None:
+        self._env, self._submit = env, submit
+        self._rest = requests_of(self._workload)
+        for _ in range(self._users):
+            call_at(env, 0.0, self._send_next)
+
+    def finished(self, requests: Sequence[Request]) -> None:
+        for request in requests:
+            think_s = float(self._think_s[cast(int, request.request_id)])
+            call_at(self._env, end_s(request, self._env) + think_s, self._send_next)
+
+    def _send_next(self, now_s: float) -> None:
+        request = next(self._rest, None)
+        if request is None:
+            return
+        request.arrival_s = max(request.arrival_s, now_s)
+        if request.arrival_s > now_s:
+            call_at(self._env, request.arrival_s, lambda _: self._submit(request))
+        else:
+            self._submit(request)
+
+
+class Conversations:
+    """Sends the turns of sessions: each after the answer to the one before, and the time its user thinks.
+
+    With ``users``, at most so many sessions are open at once: who ends one thinks and begins the next, though not
+    before it is due. A turn that was rejected counts as answered, so that no turn is left out silently. Raises
+    :class:`WorkloadError` for less than 1 user.
+    """
+
+    def __init__(self, sessions: Sessions, users: int | None = None) -> None:
+        if users is not None and users < 1:
+            raise WorkloadError(f"{users} users hold no conversations; give at least 1")
+        self.name = sessions.name
+        self._sessions = sessions
+        self._users = users
+        self._session_of = np.repeat(np.arange(len(sessions.start_s)), np.diff(sessions.offsets))
+        self._is_last = np.zeros(len(sessions), dtype=np.bool_)
+        self._is_last[sessions.offsets[1:] - 1] = True
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def start(self, env: simpy.Environment, submit: Submit) -> None:
+        self._env, self._submit = env, submit
+        self._sent = 0
+        self._turn_of: dict[int, int] = {}
+        self._unopened = iter(range(len(self._sessions.start_s)))
+        if self._users is None:
+            env.process(self._open_when_due(env))
+            return
+        for _ in range(min(self._users, len(self._sessions.start_s))):
+            call_at(env, 0.0, self._open_next)
+
+    def finished(self, requests: Sequence[Request]) -> None:
+        for request in requests:
+            turn = self._turn_of.pop(cast(int, request.request_id))
+            next_s = end_s(request, self._env) + float(self._sessions.think_s[turn])
+            if not self._is_last[turn]:
+                call_at(self._env, next_s, partial(self._send, turn + 1))
+            elif self._users is not None:
+                call_at(self._env, next_s, self._open_next)
+
+    def _open_when_due(self, env: simpy.Environment) -> simpy.events.ProcessGenerator:
+        for session in self._unopened:
+            due_s = float(self._sessions.start_s[session])
+            if due_s > env.now:
+                yield Moment(env, due_s)
+            self._send(int(self._sessions.offsets[session]), due_s)
+
+    def _open_next(self, now_s: float) -> None:
+        session = next(self._unopened, None)
+        if session is None:
+            return
+        first = int(self._sessions.offsets[session])
+        due_s = float(self._sessions.start_s[session])
+        if due_s > now_s:
+            call_at(self._env, due_s, partial(self._send, first))
+        else:
+            self._send(first, now_s)
+
+    def _send(self, turn: int, now_s: float) -> None:
+        sessions, row = self._sessions, self._sent
+        self._sent += 1
+        self._turn_of[row] = turn
+        request = Request(
+            row,
+            int(sessions.input_tokens[turn]),
+            int(sessions.output_tokens[turn]),
+            arrival_s=now_s,
+            units=sessions.units(int(self._session_of[turn]), turn),
+            unit_tokens=sessions.unit_tokens,
+        )
+        self._submit(request)
+
+
+def call_at(env: simpy.Environment, time_s: float, action: Callable[[float], None]) -> None:
+    """Call ``action`` with ``time_s`` when it comes; at the earliest after what happens now is over."""
+    Moment(env, time_s).callbacks.append(lambda _: action(time_s))
+
+
+def end_s(request: Request, env: simpy.Environment) -> float:
+    """When ``request`` was answered; now if it was rejected and never ran."""
+    finish_s = request.finish_s
+    return finish_s if finish_s == finish_s else float(env.now)  # NaN is not equal to itself
+
+
+def requests_of(workload: Workload) -> Iterator[Request]:
+    """Rows as requests, made as they are needed."""
+    prefix = workload.prefix
+    for start in range(0, len(workload), ROWS_PER_BATCH):
+        rows = slice(start, start + ROWS_PER_BATCH)
+        columns = (workload.arrival_s[rows], workload.input_tokens[rows], workload.output_tokens[rows])
+        for row, (arrival_s, inputs, outputs) in enumerate(zip(*(c.tolist() for c in columns), strict=True), start):
+            yield Request(
+                row,
+                inputs,
+                outputs,
+                arrival_s=arrival_s,
+                units=prefix.of(row) if prefix else (),
+                unit_tokens=prefix.unit_tokens if prefix else 0,
+            )
