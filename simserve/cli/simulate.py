@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,21 +16,15 @@ from simserve.cli.options import (
     engine_options,
     model_and_hardware,
     number,
-    whole_number,
 )
-from simserve.errors import ConfigError
+from simserve.cli.workload import add_workload_arguments, offered_requests
 
 if TYPE_CHECKING:
     from simserve.metrics.records import RunDescription
-    from simserve.metrics.result import Result
     from simserve.metrics.summary import Summary
-    from simserve.workload import Workload
 
 Progress = Callable[[int, int, float], None]
 """Called with (requests done, requests in all, simulated seconds)."""
-
-SYNTHETIC_DEFAULTS = {"num_prompts": 1000, "request_rate": math.inf, "input_len": 1024, "output_len": 128, "seed": 0}
-"""As in ``vllm bench serve``."""
 
 PROGRESS_EVERY_S = 5.0
 
@@ -42,20 +35,9 @@ PIPE_COLUMNS = 160
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``simserve simulate``."""
     add_model_hardware_arguments(parser)
-    _add_workload_arguments(parser)
+    add_workload_arguments(parser)
     add_engine_arguments(parser)
     _add_output_arguments(parser)
-
-
-def _add_workload_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("workload", "Either --trace or --synthetic; what follows shapes the latter.")
-    group.add_argument("--trace", metavar="FILE|URL", help="requests as recorded: CSV or JSON Lines, path or http(s)")
-    group.add_argument("--synthetic", action="store_true", help="requests drawn at random, Poisson arrivals")
-    group.add_argument("--num-prompts", type=whole_number, metavar="N", help="number of requests (1000)")
-    group.add_argument("--request-rate", type=number, metavar="R", help="requests per second; inf is all at once (inf)")
-    group.add_argument("--input-len", type=whole_number, metavar="N", help="tokens in each prompt (1024)")
-    group.add_argument("--output-len", type=whole_number, metavar="N", help="tokens in each answer (128)")
-    group.add_argument("--seed", type=whole_number, metavar="N", help="the same seed gives the same run (0)")
 
 
 def _add_output_arguments(parser: argparse.ArgumentParser) -> None:
@@ -89,13 +71,13 @@ def run(args: argparse.Namespace) -> int:
 
     options = engine_options(args)
     model, hardware = model_and_hardware(args)
-    workload = _workload(args)
+    requests = offered_requests(args, options.block_size)
     if args.out:
         make_folder(args.out)  # now, not after a long run
     with progress(sys.stderr) as on_progress:
-        done = simulate(workload, model, hardware, options, on_progress)
+        done = simulate(requests.source, model, hardware, options, on_progress)
     summary = summarize(done.records, done.totals, args.metric_percentiles)
-    result = result_object(summary, done.description) | _workload_labels(args, workload)
+    result = result_object(summary, done.description) | requests.labels
     if args.json:
         print(to_json(result), end="")
     else:
@@ -112,32 +94,6 @@ def _print_tables(summary: Summary, description: RunDescription) -> None:
     from simserve.metrics.tables import report
 
     Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS).print(report(summary, description))
-
-
-def _workload(args: argparse.Namespace) -> Workload:
-    from simserve.workload import read_trace, synthetic_workload
-
-    if args.synthetic == (args.trace is not None):
-        raise ConfigError("which requests? Give either --trace FILE or --synthetic")
-    given = {name: value for name in SYNTHETIC_DEFAULTS if (value := getattr(args, name)) is not None}
-    if args.synthetic:
-        return synthetic_workload(**(SYNTHETIC_DEFAULTS | given))
-    if given:
-        flag = "--" + next(iter(given)).replace("_", "-")
-        raise ConfigError(f"{flag} shapes a --synthetic workload and a trace is what it is; leave it out with --trace")
-    workload = read_trace(args.trace)
-    if left_out := workload.dropped_requests:
-        print(f"left out as failed when {workload.name} was taken: {left_out:,} requests", file=sys.stderr)
-    return workload
-
-
-def _workload_labels(args: argparse.Namespace, workload: Workload) -> Result:
-    """What a result says of its workload beyond the name: how it was drawn, or what a trace left out."""
-    if not args.synthetic:
-        return {"dropped_requests": workload.dropped_requests}
-    rate = SYNTHETIC_DEFAULTS["request_rate"] if args.request_rate is None else args.request_rate
-    seed = SYNTHETIC_DEFAULTS["seed"] if args.seed is None else args.seed
-    return {"request_rate": "inf" if math.isinf(rate) else rate, "seed": seed}
 
 
 @contextmanager

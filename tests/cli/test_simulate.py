@@ -138,6 +138,89 @@ class TestTraces:
         assert 0 < result["prefix_cache_hit_rate"] < 0.4
 
 
+class TestWorkloads:
+    @pytest.mark.parametrize(
+        ("flags", "name"),
+        [
+            ("--burstiness 0.5", "synthetic-20x64+8@10~0.5"),
+            ("--burstiness inf", "synthetic-20x64+8@10~inf"),
+            ("--burst-rate 50 --burst-on-s 1 --burst-off-s 4", "synthetic-20x64+8@10^50-1s/4s"),
+            ("--input-len uniform:10:90 --output-len zipf:1.1:30", "synthetic-20xuniform:10:90+zipf:1.1:30@10"),
+            ("--input-len lognormal:64:1", "synthetic-20xlognormal:64:1+8@10"),
+            ("--max-concurrency 2 --think-time 0.1:1", "synthetic-20x64+8@10"),
+        ],
+    )
+    def test_each_is_drawn_named_and_served(self, flags: str, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+        result = result_of([*SMALL, *flags.split()], capsys)
+        assert (result["workload"], result["completed"]) == (name, 20)
+
+    def test_a_ramp_takes_the_place_of_the_rate(self, capsys: pytest.CaptureFixture[str]) -> None:
+        ramp = "--ramp-up-strategy linear --ramp-up-start-rps 1 --ramp-up-end-rps 9"
+        result = result_of([*TARGET, "--synthetic", "--num-prompts", "20", *ramp.split()], capsys)
+        assert result["workload"] == "synthetic-20x1024+128@1..9-linear"
+        assert (result["ramp_up_strategy"], result["ramp_up_end_rps"]) == ("linear", 9.0)
+        assert "request_rate" not in result
+
+    def test_users_who_wait_are_never_more_than_their_number(self, capsys: pytest.CaptureFixture[str]) -> None:
+        result = result_of([*SMALL, "--request-rate", "inf", "--max-concurrency", "3"], capsys)
+        assert (result["max_concurrency"], result["max_concurrent_requests"]) == (3, 3)
+
+    def test_sessions_find_their_past_in_the_prefix_cache(self, capsys: pytest.CaptureFixture[str]) -> None:
+        flags = "--sessions 5 --turns 3 --input-len 64 --output-len 8 --think-time 1 --system-prompt-len 128"
+        argv = [*TARGET, "--synthetic", *flags.split(), "--request-rate", "1", "--block-size", "32"]
+        result = result_of(argv, capsys)
+        assert (result["workload"], result["completed"]) == ("sessions-5x3x64+8@1", 15)
+        assert (result["sessions"], result["turns"], result["think_time"]) == (5, "3", "1")
+        assert result["prefix_cache_hit_rate"] > 0.6
+        assert result_of([*argv, "--no-enable-prefix-caching"], capsys)["prefix_cache_hit_rate"] == 0.0
+
+    def test_think_times_have_a_stream_of_their_own(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        for think_time in ("0", "1:1"):
+            folder = str(tmp_path / think_time)
+            flags = ["--max-concurrency", "2", "--think-time", think_time, "--input-len", "uniform:1:99"]
+            result_of([*SMALL, *flags, "--out", folder], capsys)
+        still, thinking = (pd.read_csv(tmp_path / name / "requests.csv") for name in ("0", "1:1"))
+        assert still["input_tokens"].tolist() == thinking["input_tokens"].tolist()
+        assert still["arrival_s"].tolist() != thinking["arrival_s"].tolist()
+
+
+class TestChangesToATrace:
+    @pytest.fixture(name="trace")
+    def write_a_trace(self, tmp_path: Path) -> str:
+        rows = (f"{second},{10 * second + 1},5" for second in range(100))
+        (tmp_path / "trace.csv").write_text("\n".join(["arrival_s,input_tokens,output_tokens", *rows]))
+        return str(tmp_path / "trace.csv")
+
+    def test_window_and_longest_prompt_choose_requests(self, trace: str, capsys: pytest.CaptureFixture[str]) -> None:
+        argv = [*TARGET, "--trace", trace, "--window", "20:40", "--max-input", "401", "--json"]
+        assert main(argv) == 0
+        captured = capsys.readouterr()
+        result = json.loads(captured.out)
+
+        assert (result["completed"], result["too_long_requests"], result["window"]) == (21, 19, "20:40")
+        assert "left out with prompts of more than 401 tokens: 19 requests" in captured.err
+
+    def test_speed_and_rate_scale(self, trace: str, capsys: pytest.CaptureFixture[str]) -> None:
+        once = result_of([*TARGET, "--trace", trace], capsys)
+        twice = result_of([*TARGET, "--trace", trace, "--speed", "2", "--rate-scale", "2", "--seed", "5"], capsys)
+        assert twice["completed"] == 2 * once["completed"]
+        assert twice["duration"] == pytest.approx(once["duration"] / 2, rel=0.02)
+        assert (twice["speed"], twice["rate_scale"], twice["seed"]) == (2.0, 2.0, 5)
+
+    def test_a_trace_can_be_served_to_users_who_wait(self, trace: str, capsys: pytest.CaptureFixture[str]) -> None:
+        result = result_of([*TARGET, "--trace", trace, "--speed", "1000", "--max-concurrency", "4"], capsys)
+        assert (result["completed"], result["max_concurrent_requests"]) == (100, 4)
+
+    def test_a_client_pool_is_a_trace_with_a_rate(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "chunk-0-trace.csv").write_text("0,1,1,Gamma,1,1\n")
+        (tmp_path / "chunk-0-dataset.json").write_text(
+            json.dumps({"0": {"input_tokens": "{50: 1.0}", "output_tokens": "{5: 1.0}"}})
+        )
+        result = result_of([*TARGET, "--trace", str(tmp_path), "--request-rate", "0.5", "--speed", "10"], capsys)
+        assert (result["completed"], result["total_input_tokens"]) == (300, 15_000)
+        assert result["request_rate"] == 0.5
+
+
 class TestOptions:
     def test_engine_options_go_by_vllms_names(self) -> None:
         args = parsed(
@@ -183,6 +266,12 @@ class TestOptions:
         assert result["mean_running_requests"] <= 4
 
 
+def test_a_window_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "trace.csv").write_text("arrival_s,input_tokens,output_tokens\n0,1,1\n")
+    assert main([*TARGET, "--trace", str(tmp_path / "trace.csv"), "--window", "5"]) == 2
+    assert "simserve: --window is START:LENGTH in seconds, such as 600:60, not '5'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
@@ -191,6 +280,21 @@ class TestOptions:
         (TARGET, "which requests? Give either --trace FILE or --synthetic"),
         ([*TARGET, "--synthetic", "--trace", "x"], "which requests? Give either"),
         ([*TARGET, "--trace", "x", "--input-len", "8"], "--input-len shapes a --synthetic workload"),
+        ([*TARGET, "--trace", "x", "--request-rate", "8"], "--request-rate shapes a --synthetic workload"),
+        ([*TARGET, "--trace", "x", "--sessions", "8"], "--sessions shapes a --synthetic workload"),
+        ([*TARGET, "--trace", "x.tar.gz"], "cannot read the client pool x.tar.gz"),
+        ([*SMALL, "--speed", "2"], "--speed changes a --trace and synthetic requests"),
+        ([*SMALL, "--input-len", "many"], "--input-len is 'many', which is not understood"),
+        ([*SMALL, "--burstiness", "0"], "the burstiness is 0"),
+        ([*SMALL, "--ramp-up-end-rps", "5"], "--request-rate cannot go with a ramp"),
+        ([*TARGET, "--synthetic", "--ramp-up-end-rps", "5"], "--ramp-up-end-rps says not enough; give"),
+        ([*SMALL, "--burst-rate", "5"], "--burst-rate says not enough; give --burst-on-s and --burst-off-s too"),
+        ([*SMALL, "--think-time", "5"], "--think-time is for users who wait for answers"),
+        ([*SMALL, "--max-concurrency", "2", "--think-time", "x"], "the think time 'x' is not understood"),
+        ([*SMALL, "--max-concurrency", "0"], "0 users send no requests"),
+        ([*SMALL, "--turns", "2"], "--turns is for --sessions"),
+        ([*SMALL, "--sessions", "2"], "--num-prompts counts single requests; with --sessions give --turns"),
+        ([*TARGET, "--synthetic", "--sessions", "2", "--turns", "x"], "--turns is 'x', which is not understood"),
         ([*TARGET, "--trace", "no-such-file.csv"], "cannot read the trace no-such-file.csv"),
         ([*SMALL, "--model", "no-such-model"], "model 'no-such-model' is not known"),
         ([*SMALL, "--hardware", "no-such-card"], "hardware 'no-such-card' is not known"),
