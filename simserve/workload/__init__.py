@@ -16,7 +16,7 @@ from simserve.workload.lengths import (
     ZipfLength,
     parse_length,
 )
-from simserve.workload.prefix import block_hashes
+from simserve.workload.prefix import block_hashes, prefix_from_hits
 from simserve.workload.servegen import ClientPool, is_client_pool, read_client_pool
 from simserve.workload.sessions import Sessions, draw_sessions
 from simserve.workload.streams import random_streams
@@ -55,6 +55,7 @@ __all__ = [
     "load_tokenizer",
     "parse_length",
     "parse_think_time",
+    "prefix_from_hits",
     "random_streams",
     "read_client_pool",
     "read_trace",

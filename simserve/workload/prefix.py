@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from hashlib import blake2b
 
 import numpy as np
+import numpy.typing as npt
+
+from simserve.workload.workload import PrefixUnits
 
 HASH_BYTES = 8
 
@@ -26,3 +29,27 @@ def block_hashes(token_ids: Sequence[int], unit_tokens: int = 16) -> list[int]:
         digests.append(digest)
     hashes: list[int] = np.frombuffer(b"".join(digests), dtype="<i8").tolist()
     return hashes
+
+
+def prefix_from_hits(
+    input_tokens: npt.NDArray[np.int64], hit_tokens: npt.NDArray[np.int64], unit_tokens: int = 16
+) -> PrefixUnits:
+    """Prefixes for prompts of which only is known how many tokens at most others had before them (``hit_tokens``).
+
+    In a conversation a prompt begins with the whole prompt of an earlier turn. So a request with a hit of h tokens
+    gets the units of the latest earlier request whose prompt has just h tokens in full units, or, where there is none,
+    of the latest one that is long enough; if there is none either, units of its own.
+    """
+    units = (input_tokens // unit_tokens).tolist()
+    ids: list[list[int]] = []
+    used = 0
+    for row, (count, hit) in enumerate(zip(units, hit_tokens.tolist(), strict=True)):
+        shared = min(hit // unit_tokens, count)
+        twins = [other for other in range(row) if units[other] == shared] if shared else []
+        longer = [other for other in range(row) if units[other] >= shared] if shared and not twins else []
+        begin = ids[(twins or longer)[-1]][:shared] if twins or longer else []
+        own = count - len(begin)
+        ids.append(begin + list(range(used, used + own)))
+        used += own
+    offsets = np.cumsum([0, *(len(row_ids) for row_ids in ids)], dtype=np.int64)
+    return PrefixUnits(unit_tokens, np.array([unit for row_ids in ids for unit in row_ids], dtype=np.int64), offsets)

@@ -54,11 +54,15 @@ def test_plain_csv_may_label_its_requests(write: Write) -> None:
     assert rows(read_trace(write("request_id," + PLAIN, "a,0,1,2"))) == [(0.0, 1, 2)]
 
 
-def test_cached_tokens_are_refused_unless_they_are_all_zero(write: Write) -> None:
+def test_cached_tokens_become_prefixes_of_earlier_prompts(write: Write) -> None:
+    """The second prompt begins with 32 tokens of an earlier one: the first, which has two full units of 16."""
     header = PLAIN + ",cached_tokens"
-    assert rows(read_trace(write(header, "0,10,20,0"))) == [(0.0, 10, 20)]
-    with pytest.raises(WorkloadError, match=r"line 3: cached_tokens is '16'; it must be 0 in every row"):
-        read_trace(write(header, "0,10,20,0", "1,32,20,16"))
+    assert read_trace(write(header, "0,10,20,0")).prefix is None
+    prefix = read_trace(write(header, "0,40,20,0", "1,100,20,32", "2,50,5,0")).prefix
+    assert prefix is not None
+    assert prefix.of(0) == prefix.of(1)[:2]
+    assert len(prefix.of(1)) == 6
+    assert not set(prefix.of(2)) & set(prefix.of(1))
 
 
 def test_azure_2023(write: Write) -> None:

@@ -1,0 +1,1 @@
+"""Profiles from measurements, and predictions held against what real servers did."""

@@ -1,0 +1,89 @@
+"""Measured against predicted: the same requests through the simulation, metric by metric."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from simserve.calibration.measured_run import Measured, MeasuredRun
+from simserve.config import EngineOptions
+from simserve.hardware import HardwareProfile
+from simserve.metrics.distribution import distribution
+from simserve.metrics.latency import e2e_s, tpot_s, ttft_s
+from simserve.metrics.records import FINISHED, Records
+from simserve.models import ModelSpec
+from simserve.simulation import ClosedLoop, SimulationResult, simulate
+
+Floats = npt.NDArray[np.float64]
+
+PER_REQUEST: dict[str, Callable[[Records], Floats]] = {"TTFT": ttft_s, "TPOT": tpot_s, "E2E": e2e_s}
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One figure of a run; ``error`` is predicted / measured - 1. Latencies are seconds."""
+
+    metric: str
+    statistic: str
+    measured: float
+    predicted: float
+
+    @property
+    def error(self) -> float:
+        return self.predicted / self.measured - 1 if self.measured else math.nan
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All figures of a run, and the simulation they come from."""
+
+    run: MeasuredRun
+    result: SimulationResult
+    figures: list[Compared]
+
+    @property
+    def worst(self) -> Compared:
+        """The figure that is furthest off."""
+        return max(self.figures, key=lambda figure: abs(figure.error))
+
+
+def compare(run: MeasuredRun, model: ModelSpec, hardware: HardwareProfile, options: EngineOptions) -> Comparison:
+    """Simulate what ``run`` sent and compare every figure it measured; raises as ``simulate`` does."""
+    workload = run.workload
+    # A recorded answer was as long as it was: the end that --max-model-len would bring is in its length already.
+    longest = int((workload.input_tokens + workload.output_tokens).max())
+    if options.max_model_len is not None and longest > options.max_model_len:
+        options = replace(options, max_model_len=longest)
+    result = simulate(workload if run.users is None else ClosedLoop(workload, run.users), model, hardware, options)
+    figures = [
+        Compared(figure.metric, figure.statistic, figure.value, predicted_figure(figure, result))
+        for figure in run.figures
+    ]
+    return Comparison(run, result, figures)
+
+
+def predicted_figure(figure: Measured, result: SimulationResult) -> float:
+    """What the simulation says for ``figure``; NaN if it says nothing, as when every request was rejected."""
+    records, totals = result.records, result.totals
+    if figure.statistic != "total":
+        return _latency(figure, records)
+    if figure.metric == "duration":
+        return totals.duration_s
+    done = records.status == FINISHED
+    amount = int(done.sum()) if figure.metric == "requests/s" else int(records.output_tokens[done].sum())
+    return amount / totals.duration_s if totals.duration_s else math.nan
+
+
+def _latency(figure: Measured, records: Records) -> float:
+    if figure.metric == "ITL":
+        values, counts = records.gaps.gap_s, records.gaps.count
+    else:
+        values, counts = PER_REQUEST[figure.metric](records)[records.status == FINISHED], None
+        values = values[~np.isnan(values)]
+    if figure.statistic == "mean":
+        return distribution(values, (), counts).mean
+    return distribution(values, (float(figure.statistic[1:]),), counts).at[0]
