@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from simserve.errors import ConfigError
@@ -11,26 +12,33 @@ WEIGHT_DTYPES = ("bfloat16", "float16", "float32")
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """How one engine is set up. ``None`` means "what vLLM would choose here" and is resolved when the engine is built.
+    """How one engine is set up. ``None`` is what the preset, else the policy, has, and is resolved when it is built.
 
-    ``num_gpu_blocks`` overrides the memory model; ``max_num_batched_tokens`` is the token budget of one step.
+    ``policy`` is a name or ``file.py:Class``; ``engine_preset`` a name in :data:`PRESETS`. ``num_gpu_blocks`` overrides
+    the memory model; ``max_num_batched_tokens`` is the token budget of one step.
     Raises :class:`ConfigError` for a value that no engine could run with.
     """
 
-    policy: str = "vllm-v1"
+    engine_preset: str | None = None
+    policy: str | None = None
     dtype: str | None = None
     tensor_parallel_size: int = 1
     max_num_seqs: int | None = None
     max_num_batched_tokens: int | None = None
     max_model_len: int | None = None
-    gpu_memory_utilization: float = 0.9
+    gpu_memory_utilization: float | None = None
     num_gpu_blocks: int | None = None
     block_size: int = 16
-    enable_prefix_caching: bool = True
-    enable_chunked_prefill: bool = True
-    long_prefill_token_threshold: int = 0
-    reserve_full_prompt: bool = True
-    async_scheduling: bool = True
+    enable_prefix_caching: bool | None = None
+    enable_chunked_prefill: bool | None = None
+    long_prefill_token_threshold: int | None = None
+    reserve_full_prompt: bool | None = None
+    async_scheduling: bool | None = None
+    scheduling_policy: str | None = None
+    watermark: float | None = None
+    chunked_prefill_size: int | None = None
+    schedule_policy: str | None = None
+    schedule_conservativeness: float | None = None
 
     def __post_init__(self) -> None:
         _at_least_one("--tensor-parallel-size", self.tensor_parallel_size)
@@ -38,16 +46,51 @@ class EngineOptions:
         _at_least_one("--max-num-batched-tokens", self.max_num_batched_tokens)
         _at_least_one("--max-model-len", self.max_model_len)
         _at_least_one("--block-size", self.block_size)
+        _at_least_one("--chunked-prefill-size", self.chunked_prefill_size)
+        _one_of("--engine-preset", self.engine_preset, PRESETS)
+        _one_of("--scheduling-policy", self.scheduling_policy, ("fcfs", "priority"))
+        _one_of("--schedule-policy", self.schedule_policy, ("fcfs", "lpm"))
+        _one_of("--dtype", self.dtype, WEIGHT_DTYPES)
         if self.num_gpu_blocks is not None and self.num_gpu_blocks < 2:
             raise ConfigError("--num-gpu-blocks must be at least 2: one block is never handed out")
-        if self.long_prefill_token_threshold < 0:
+        if self.long_prefill_token_threshold is not None and self.long_prefill_token_threshold < 0:
             raise ConfigError("--long-prefill-token-threshold must be 0 (off) or more")
-        if not 0.0 < self.gpu_memory_utilization <= 1.0:
+        if self.gpu_memory_utilization is not None and not 0.0 < self.gpu_memory_utilization <= 1.0:
             raise ConfigError("--gpu-memory-utilization is a fraction: give more than 0 and at most 1")
-        if self.dtype is not None and self.dtype not in WEIGHT_DTYPES:
-            raise ConfigError(f"--dtype {self.dtype} is not supported; choose one of {', '.join(WEIGHT_DTYPES)}")
+        if self.watermark is not None and not 0.0 <= self.watermark < 1.0:
+            raise ConfigError("--watermark is a fraction of the KV blocks: give at least 0 and less than 1")
+        if self.schedule_conservativeness is not None and not self.schedule_conservativeness > 0.0:
+            raise ConfigError("--schedule-conservativeness must be more than 0; 1 is SGLang's default")
+
+
+PRESETS: Mapping[str, Mapping[str, bool | float | str]] = {
+    "vllm-0.22": {  # 0.92 of memory from 0.22 on
+        "policy": "vllm-v1", "async_scheduling": True, "reserve_full_prompt": True, "gpu_memory_utilization": 0.92,
+    },
+    "vllm-0.19": {  # the whole prompt must fit before it starts: pull request 37307, March 2026
+        "policy": "vllm-v1", "async_scheduling": True, "reserve_full_prompt": True, "gpu_memory_utilization": 0.9,
+    },
+    "vllm-0.14": {  # asynchronous scheduling is the default from 0.14.0, January 2026
+        "policy": "vllm-v1", "async_scheduling": True, "reserve_full_prompt": False, "gpu_memory_utilization": 0.9,
+    },
+    "vllm-0.11": {  # asynchronous scheduling is there from 0.10 on, and off
+        "policy": "vllm-v1", "async_scheduling": False, "reserve_full_prompt": False, "gpu_memory_utilization": 0.9,
+    },
+    "vllm-0.6": {  # the engine before V1
+        "policy": "vllm-v0", "gpu_memory_utilization": 0.9,
+    },
+    "sglang-0.5": {  # overlap scheduling, its word for asynchronous scheduling, is the default; memory as for vLLM
+        "policy": "sglang", "async_scheduling": True, "gpu_memory_utilization": 0.9,
+    },
+}  # fmt: skip
+"""What ``--engine-preset`` sets where the user says nothing: defaults of engine versions, with what changed then."""
 
 
 def _at_least_one(flag: str, value: int | None) -> None:
     if value is not None and value < 1:
         raise ConfigError(f"{flag} must be at least 1, not {value}")
+
+
+def _one_of(flag: str, value: str | None, choices: Mapping[str, object] | tuple[str, ...]) -> None:
+    if value is not None and value not in choices:
+        raise ConfigError(f"{flag} {value} is not known; choose one of {', '.join(choices)}")

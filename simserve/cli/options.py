@@ -6,7 +6,7 @@ import argparse
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from simserve.config import WEIGHT_DTYPES, EngineOptions
+from simserve.config import PRESETS, WEIGHT_DTYPES, EngineOptions
 from simserve.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -57,7 +57,14 @@ def add_model_hardware_arguments(
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of one engine; read them with :func:`engine_options`."""
     group = parser.add_argument_group("engine", "Names and meanings are vLLM's.")
-    group.add_argument("--policy", default=DEFAULTS.policy, help=f"scheduling policy ({DEFAULTS.policy})")
+    group.add_argument(
+        "--engine-preset", metavar="NAME", help=f"defaults of an engine version: {', '.join(PRESETS)} (none)"
+    )
+    group.add_argument(
+        "--policy",
+        metavar="NAME|FILE.py:CLASS",
+        help="vllm-v1, vllm-v0, sglang, sarathi, orca, static, or a class of your own (the preset's, else vllm-v1)",
+    )
     group.add_argument("--dtype", choices=DTYPES, default="auto", help="of weights and KV cache (auto)")
     group.add_argument(
         "--tensor-parallel-size", "-tp", type=whole_number, metavar="N", help="devices that share the model (1)"
@@ -74,12 +81,39 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
         "--long-prefill-token-threshold",
         type=whole_number,
         metavar="N",
-        default=DEFAULTS.long_prefill_token_threshold,
         help="most tokens of one prompt in one step; 0 is no limit (0)",
     )
     _add_switch(group, "--enable-prefix-caching", "reuse KV blocks of prompts that begin alike")
     _add_switch(group, "--enable-chunked-prefill", "spread a long prompt over steps")
     _add_switch(group, "--async-scheduling", "plan a step while the one before it runs")
+    _add_policy_arguments(parser)
+
+
+def _add_policy_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("options of some policies", "A policy that cannot have an option refuses it.")
+    group.add_argument("--scheduling-policy", metavar="fcfs|priority", help="who goes first, vllm-v1 (fcfs)")
+    group.add_argument(
+        "--scheduler-reserve-full-isl",
+        dest="reserve_full_prompt",
+        action=argparse.BooleanOptionalAction,
+        help="start a prompt only if all of it fits the memory, vllm-v1 (the preset's, else on)",
+    )
+    group.add_argument(
+        "--watermark",
+        type=number,
+        metavar="FRACTION",
+        help="share of the KV blocks that new prompts must leave free, vllm-v1 (0), vllm-v0 and sarathi (0.01)",
+    )
+    group.add_argument(
+        "--chunked-prefill-size",
+        type=tokens,
+        metavar="N",
+        help="most tokens of prompts in one step, sglang (8192), or most tokens of a step, sarathi (512)",
+    )
+    group.add_argument("--schedule-policy", metavar="fcfs|lpm", help="who goes first, sglang (fcfs)")
+    group.add_argument(
+        "--schedule-conservativeness", type=number, metavar="X", help="more admits fewer requests, sglang (1)"
+    )
 
 
 def _add_memory_arguments(group: argparse._ArgumentGroup) -> None:
@@ -87,8 +121,7 @@ def _add_memory_arguments(group: argparse._ArgumentGroup) -> None:
         "--gpu-memory-utilization",
         type=number,
         metavar="FRACTION",
-        default=DEFAULTS.gpu_memory_utilization,
-        help=f"share of each device's memory to use ({DEFAULTS.gpu_memory_utilization})",
+        help="share of each device's memory to use (the preset's, else 0.9)",
     )
     group.add_argument(
         "--num-gpu-blocks",
@@ -107,10 +140,7 @@ def _add_memory_arguments(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_switch(group: argparse._ArgumentGroup, flag: str, meaning: str) -> None:
-    default: bool = getattr(DEFAULTS, _attribute(flag))
-    group.add_argument(
-        flag, action=argparse.BooleanOptionalAction, default=default, help=f"{meaning} ({'on' if default else 'off'})"
-    )
+    group.add_argument(flag, action=argparse.BooleanOptionalAction, help=f"{meaning} (the preset's, else the policy's)")
 
 
 def engine_options(args: argparse.Namespace) -> EngineOptions:
@@ -175,10 +205,6 @@ def tokens(text: str) -> int:
     """``text`` as a number of tokens, for argparse: ``8192``, ``8k`` (8,000) or ``8K`` (8,192)."""
     factor = SUFFIXES.get(text[-1:])
     return whole_number(text) if factor is None else whole_number(text[:-1]) * factor
-
-
-def _attribute(flag: str) -> str:
-    return flag.removeprefix("--").replace("-", "_")
 
 
 def _default(value: str | None) -> str:

@@ -53,7 +53,7 @@ class SimulatedEngine:
             self._scheduler,
             setup.timer,
             self,
-            async_scheduling=setup.options.async_scheduling,
+            async_scheduling=setup.async_scheduling,
             list_decodes=True,
         )
         self._streams: dict[str, tuple[GenerationRequest, TokenStream]] = {}

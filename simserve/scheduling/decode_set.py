@@ -87,6 +87,14 @@ class DecodeSet:
         """Tokens that the members will get from ``step`` on, all together."""
         return self._last_steps - self.count * (step - self.stalled_steps - 1)
 
+    def remaining_tokens_of(self, request: Request, step: int) -> int:
+        """Tokens that ``request``, a member, will get from ``step`` on."""
+        return request.last_step - (step - self.stalled_steps) + 1
+
+    def produced_tokens_of(self, request: Request, step: int) -> int:
+        """Tokens that ``request``, a member, has got before ``step``."""
+        return request.output_tokens - self.remaining_tokens_of(request, step)
+
     def blocks_needed(self, step: int) -> int:
         """New KV blocks that ``step`` needs."""
         return self._demand[(step - self.stalled_steps) % self._block_size]

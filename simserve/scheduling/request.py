@@ -34,9 +34,10 @@ class Request:
     """
 
     __slots__ = (
-        "admission", "allocated_tokens", "arrival_s", "cached_tokens", "computed_tokens", "decode_offset", "finish_s",
-        "first_token_s", "input_tokens", "joined_step", "last_step", "last_token_s", "left_behind", "number", "output_tokens", "preemptions",
-        "priority", "produced_tokens", "request_id", "scheduled_s", "status", "unit_runs", "unit_tokens", "units",
+        "admission", "allocated_tokens", "arrival_s", "cached_tokens", "computed_tokens", "decode_offset",
+        "finish_s", "first_token_s", "input_tokens", "joined_step", "last_step", "last_token_s",
+        "left_behind", "number", "output_tokens", "preemptions", "priority", "produced_tokens", "request_id",
+        "scheduled_s", "status", "unit_runs", "unit_tokens", "units",
     )  # fmt: skip
 
     def __init__(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,10 +19,16 @@ from simserve.scheduling.plan import PrefillChunk, Stall, StepPlan
 from simserve.scheduling.request import Request, Status
 from simserve.scheduling.waiting import FcfsQueue, WaitingQueue
 
+Options = Mapping[str, bool | int | float | str | None]
+"""Engine options by name, with values."""
+
 
 @dataclass(frozen=True)
 class SchedulerLimits:
-    """What bounds a step and the engine, by vLLM's names; ``num_blocks`` includes the null block."""
+    """What bounds a step and the engine, by vLLM's names; ``num_blocks`` includes the null block.
+
+    The last three are SGLang's: order of waiting requests, caution, and most tokens kept for one answer.
+    """
 
     num_blocks: int
     block_size: int = 16
@@ -36,6 +42,7 @@ class SchedulerLimits:
     watermark: float = 0.0
     longest_prefix_first: bool = False
     schedule_conservativeness: float = 1.0
+    clip_max_new_tokens: int = 4096
 
 
 class Scheduler(ABC):
@@ -45,16 +52,20 @@ class Scheduler(ABC):
     running steps count as known, and an end by length is foreseen.
     """
 
-    options: ClassVar[dict[str, bool | float | str | None]] = {"enable_prefix_caching": True, "async_scheduling": True}
+    options: ClassVar[Options] = {"enable_prefix_caching": True, "async_scheduling": True}
     """Engine options that this policy honours beyond those that hold for all, with its defaults; others are refused."""
 
-    resumes_as_decode: ClassVar[bool] = True
-    """Whether a preempted request that lacks one token alone decodes at once; else that token is a chunk."""
+    fixed: ClassVar[Options] = {}
+    """Engine options that this policy can only have this way."""
+
+    alternates: ClassVar[bool] = False
+    """Whether a step is either prompts alone or decodes alone."""
 
     reserves_answers: ClassVar[bool] = False
     """Whether admission hands out the blocks of the whole answer, so that decodes need no more."""
 
-    _most_tokens_flag: ClassVar[str] = "--max-model-len"
+    whole_prompts: ClassVar[bool] = False
+    """Whether a prompt is computed in one step, so that the token budget bounds what the engine can hold."""
 
     def __init__(self, limits: SchedulerLimits) -> None:
         self.limits = limits
@@ -90,9 +101,10 @@ class Scheduler(ABC):
         """
         most_tokens = self.most_tokens
         if request.input_tokens >= most_tokens:
+            flags = "--max-model-len" + (" and --max-num-batched-tokens" if self.whole_prompts else "")
             raise RequestError(
                 f"request {request.request_id} has {request.input_tokens} prompt tokens; "
-                f"this engine holds at most {most_tokens} with the answer: shorten it or raise {self._most_tokens_flag}"
+                f"this engine holds at most {most_tokens} with the answer: shorten it or raise {flags}"
             )
         if request.output_tokens > most_tokens - request.input_tokens:
             request.output_tokens = most_tokens - request.input_tokens
@@ -104,7 +116,8 @@ class Scheduler(ABC):
     @property
     def most_tokens(self) -> int:
         """Longest sequence, prompt and answer, that the engine can hold."""
-        return min(self.limits.max_model_len, self.blocks.usable_blocks * self.limits.block_size)
+        most = min(self.limits.max_model_len, self.blocks.usable_blocks * self.limits.block_size)
+        return min(most, self.limits.max_num_batched_tokens) if self.whole_prompts else most
 
     def abort(self, request_id: Hashable) -> Request | None:
         """Forget a request and free its blocks at once; None if it has ended already."""
@@ -227,7 +240,7 @@ class Scheduler(ABC):
         samples = context + tokens == known
         if samples:
             self._prefilling.remove(request)
-            if tokens == 1 and context >= request.input_tokens and self.resumes_as_decode:
+            if tokens == 1 and context >= request.input_tokens and not self.alternates:
                 self._decoding.join(request, plan.index)
                 plan.returning.append(request)
                 return
@@ -235,6 +248,16 @@ class Scheduler(ABC):
         if request.units:
             self.blocks.register_units(request)
         plan.add_chunk(PrefillChunk(request, tokens, context, samples))
+
+    def grow_decodes(self, plan: StepPlan) -> None:
+        """Give the decodes the blocks they need in this step; the newest running requests make room if they must."""
+        blocks = self._decoding.blocks_needed(plan.index)
+        while blocks > self.blocks.free_blocks:
+            _, victim = self.running.popitem(last=True)
+            if victim.decode_offset is not None:
+                blocks -= self._decoding.needs_block(victim, plan.index)
+            self.preempt(plan, victim)
+        self.blocks.take(blocks)
 
     def preempt(self, plan: StepPlan, victim: Request) -> None:
         """Take ``victim``, out of ``running`` already, off the step: its blocks go, it waits first in line."""

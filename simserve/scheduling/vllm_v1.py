@@ -7,16 +7,27 @@ and in order, within one token budget; waiting ones after, only if nobody was pr
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from simserve.scheduling.kv_cache import PrefixHit
 from simserve.scheduling.plan import StepPlan
 from simserve.scheduling.request import Request
-from simserve.scheduling.scheduler import Scheduler, SchedulerLimits
+from simserve.scheduling.scheduler import Options, Scheduler, SchedulerLimits
 from simserve.scheduling.waiting import KeyedQueue
 
 
 class VllmV1(Scheduler):
     """First come first served; blocks that are short are taken from the newest running request."""
+
+    options: ClassVar[Options] = {
+        "enable_prefix_caching": True,
+        "enable_chunked_prefill": True,
+        "async_scheduling": True,
+        "long_prefill_token_threshold": 0,
+        "reserve_full_prompt": True,
+        "scheduling_policy": "fcfs",
+        "watermark": 0.0,
+    }
 
     def plan(self, plan: StepPlan) -> None:
         budget = self.limits.max_num_batched_tokens

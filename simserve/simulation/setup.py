@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 from simserve.config import EngineOptions
 from simserve.errors import ConfigError
 from simserve.hardware import HardwareProfile
 from simserve.latency import StepTimer, plan_memory
 from simserve.models import ModelSpec
-from simserve.scheduling import POLICIES, Scheduler, SchedulerLimits
+from simserve.scheduling import Scheduler, SchedulerLimits
+from simserve.simulation.policies import resolve
+
+LEAST_WHOLE_PROMPTS_BUDGET = {"static": 16384}
+"""Tokens in one step at least where prompts are computed whole; 2048, as in vLLM 0.6, for policies not named here."""
+
+MAX_PREFILL_TOKENS = 16384
+"""SGLang's budget of a step of prompts where these are not spread over steps."""
+
+MOST_LOGITS_SEQS = 1024
+"""Sequences whose logits memory is set aside for, however many may run."""
 
 BIG_MEMORY_BYTES = 70 * 2**30
 """From this much memory on (and not on an A100) vLLM's API server takes its larger defaults."""
@@ -22,13 +33,22 @@ class EngineSetup:
     model: ModelSpec
     hardware: HardwareProfile
     options: EngineOptions
+    policy: type[Scheduler]
     dtype: str
     limits: SchedulerLimits
     block_bytes: int
     timer: StepTimer
 
+    @property
+    def policy_name(self) -> str:
+        return _given(self.options.policy)
+
+    @property
+    def async_scheduling(self) -> bool:
+        return _given(self.options.async_scheduling)
+
     def new_scheduler(self) -> Scheduler:
-        return POLICIES[self.options.policy](self.limits)
+        return self.policy(self.limits)
 
 
 def prepare(model: ModelSpec, hardware: HardwareProfile, options: EngineOptions) -> EngineSetup:
@@ -36,49 +56,74 @@ def prepare(model: ModelSpec, hardware: HardwareProfile, options: EngineOptions)
 
     Raises :class:`ConfigError` for options that contradict each other, :class:`CapacityError` if weights do not fit.
     """
-    if options.policy not in POLICIES:
-        raise ConfigError(f"unknown policy '{options.policy}'; choose one of {', '.join(sorted(POLICIES))}")
+    policy, options = resolve(options)
     dtype = options.dtype or ("float16" if model.dtype == "float32" and hardware.kind == "gpu" else model.dtype)
-    max_num_seqs, token_budget = _step_limits(hardware, options)
+    max_num_seqs, token_budget = _step_limits(model, hardware, policy, options)
     memory = plan_memory(
         model,
         hardware,
         dtype=dtype,
         tensor_parallel_size=options.tensor_parallel_size,
-        gpu_memory_utilization=options.gpu_memory_utilization,
+        gpu_memory_utilization=_given(options.gpu_memory_utilization),
         block_size=options.block_size,
         max_num_batched_tokens=token_budget,
-        max_num_seqs=max_num_seqs,
+        max_num_seqs=min(max_num_seqs, MOST_LOGITS_SEQS),
     )
     num_blocks = options.num_gpu_blocks or memory.num_blocks
+    kv_tokens = (num_blocks - 1) * options.block_size
     limits = SchedulerLimits(
         num_blocks=num_blocks,
         block_size=options.block_size,
         max_num_seqs=max_num_seqs,
         max_num_batched_tokens=token_budget,
-        max_model_len=_max_model_len(model, options, (num_blocks - 1) * options.block_size),
-        prefix_caching=options.enable_prefix_caching,
-        chunked_prefill=options.enable_chunked_prefill,
-        long_prefill_token_threshold=options.long_prefill_token_threshold,
-        reserve_full_prompt=options.reserve_full_prompt,
+        max_model_len=_max_model_len(model, options, kv_tokens, token_budget if policy.whole_prompts else None),
+        prefix_caching=_given(options.enable_prefix_caching),
+        chunked_prefill=_given(options.enable_chunked_prefill),
+        long_prefill_token_threshold=_given(options.long_prefill_token_threshold),
+        reserve_full_prompt=bool(options.reserve_full_prompt),
+        watermark=_given(options.watermark),
+        longest_prefix_first=options.schedule_policy == "lpm",
+        schedule_conservativeness=_given(options.schedule_conservativeness),
     )
     timer = StepTimer(
         model,
         hardware,
         dtype=dtype,
         tensor_parallel_size=options.tensor_parallel_size,
-        max_tokens=token_budget,
+        max_tokens=_most_tokens_in_a_step(policy, limits),
         max_seqs=max_num_seqs,
     )
-    return EngineSetup(model, hardware, options, dtype, limits, memory.block_bytes, timer)
+    return EngineSetup(model, hardware, options, policy, dtype, limits, memory.block_bytes, timer)
 
 
-def _step_limits(hardware: HardwareProfile, options: EngineOptions) -> tuple[int, int]:
-    """(max_num_seqs, max_num_batched_tokens): vLLM's API-server defaults by device memory where not given."""
+Value = TypeVar("Value")
+
+
+def _given(value: Value | None) -> Value:
+    """An option that :func:`resolve` has filled in."""
+    assert value is not None
+    return value
+
+
+def _step_limits(
+    model: ModelSpec, hardware: HardwareProfile, policy: type[Scheduler], options: EngineOptions
+) -> tuple[int, int]:
+    """(max_num_seqs, max_num_batched_tokens): what is given, else the policy's defaults, else vLLM's API server's."""
     large = hardware.memory_bytes >= BIG_MEMORY_BYTES and "a100" not in hardware.name.lower()
-    max_num_seqs = options.max_num_seqs or (1024 if large else 256)
-    budget = options.max_num_batched_tokens or max(8192 if large else 2048, max_num_seqs)
-    if budget < max_num_seqs:
+    max_num_seqs = options.max_num_seqs or (256 if policy.whole_prompts or not large else 1024)
+    budget = options.max_num_batched_tokens
+    if budget is None:
+        budget = options.chunked_prefill_size
+    elif options.chunked_prefill_size not in (None, budget):
+        raise ConfigError("--chunked-prefill-size and --max-num-batched-tokens mean the same here; give one of them")
+    if budget is None and policy.whole_prompts:
+        least = LEAST_WHOLE_PROMPTS_BUDGET.get(_given(options.policy), 2048)
+        budget = max(options.max_model_len or model.max_model_len, least) + (0 if policy.alternates else max_num_seqs)
+    if budget is None and policy.alternates:
+        budget = MAX_PREFILL_TOKENS
+    if budget is None:
+        budget = max(8192 if large else 2048, max_num_seqs)
+    if budget < max_num_seqs and not policy.alternates:
         raise ConfigError(
             f"--max-num-batched-tokens {budget} is less than --max-num-seqs {max_num_seqs}: "
             "every running request needs one token a step; raise the first or lower the second"
@@ -86,14 +131,26 @@ def _step_limits(hardware: HardwareProfile, options: EngineOptions) -> tuple[int
     return max_num_seqs, budget
 
 
-def _max_model_len(model: ModelSpec, options: EngineOptions, kv_tokens: int) -> int:
-    """The model's own limit, what the KV cache can hold, or what the user states if both allow it."""
+def _most_tokens_in_a_step(policy: type[Scheduler], limits: SchedulerLimits) -> int:
+    """Rows that a step can have: its token budget, and what a policy does not count there."""
+    most = max(limits.max_num_batched_tokens, limits.max_num_seqs)
+    return most if limits.chunked_prefill or policy.whole_prompts else max(most, limits.max_model_len)
+
+
+def _max_model_len(model: ModelSpec, options: EngineOptions, kv_tokens: int, budget: int | None) -> int:
+    """The model's own limit, what the KV cache (and one step) can hold, or what the user states if these allow it."""
     wanted = options.max_model_len
+    most = kv_tokens if budget is None else min(kv_tokens, budget)
     if wanted is None:
-        return min(model.max_model_len, kv_tokens)
+        return min(model.max_model_len, most)
     if wanted > kv_tokens:
         raise ConfigError(
             f"--max-model-len {wanted} is more than the {kv_tokens} tokens that the KV cache holds; "
             "lower it, raise --gpu-memory-utilization or use more devices"
+        )
+    if wanted > most:
+        raise ConfigError(
+            f"--max-model-len {wanted} is more than --max-num-batched-tokens {budget}, and policy {options.policy} "
+            "computes a prompt in one step; lower the first or raise the second"
         )
     return wanted

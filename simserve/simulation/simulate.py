@@ -51,7 +51,7 @@ def simulate(
     source = OpenLoop(workload) if isinstance(workload, Workload) else workload
     recorder = Recorder(scheduler, setup.timer, _reporter(on_progress, len(source)))
     observer = recorder if isinstance(source, OpenLoop) else _Answers(recorder, source)
-    replica = Replica(env, scheduler, setup.timer, observer, async_scheduling=setup.options.async_scheduling)
+    replica = Replica(env, scheduler, setup.timer, observer, async_scheduling=setup.async_scheduling)
     source.start(env, _submitter(replica, recorder, source))
     env.run()
     if on_progress:
@@ -69,7 +69,7 @@ def describe(setup: EngineSetup, workload_name: str) -> RunDescription:
         hardware_profile=hardware.name,
         calibrated=hardware.calibrated,
         uncertainty=f"±{hardware.default_efficiency.uncertainty:.0%}, from datasheet peaks and assumed efficiencies",
-        policy=setup.options.policy,
+        policy=setup.policy_name,
         workload=workload_name,
         kv_blocks=limits.num_blocks,
         block_size=limits.block_size,

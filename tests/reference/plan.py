@@ -25,7 +25,8 @@ class StepPlan:
     """One step: prefill chunks, and decodes of one token each.
 
     ``decode_context_tokens`` is the sum of the decodes' contexts: tokens in the cache before the step. ``preempted``
-    lost their blocks while this step was planned. An empty plan means that nothing can run now.
+    lost their blocks while this step was planned; ``padding`` are rows that are
+    computed for nobody. An empty plan means that nothing can run now.
     """
 
     index: int
@@ -33,6 +34,7 @@ class StepPlan:
     decodes: list[Request] = field(default_factory=list)
     decode_context_tokens: int = 0
     preempted: list[Request] = field(default_factory=list)
+    padding: int = 0
 
     @property
     def is_empty(self) -> bool:
@@ -40,12 +42,17 @@ class StepPlan:
 
     @property
     def num_decodes(self) -> int:
-        return len(self.decodes)
+        return len(self.decodes) + self.padding
 
     @property
     def tokens(self) -> int:
         """Tokens computed by the step: rows of its GEMMs."""
         return self.num_decodes + sum(chunk.tokens for chunk in self.chunks)
+
+    @property
+    def num_sampled(self) -> int:
+        """Tokens sampled by the step: rows of the lm_head."""
+        return len(self.sampled) + self.padding
 
     @property
     def sampled(self) -> list[Request]:

@@ -97,7 +97,7 @@ class Replica:
 
     def _duration_s(self, plan: StepPlan) -> float:
         chunks = [(chunk.tokens, chunk.context_tokens) for chunk in plan.chunks]
-        return self._timer.step_s(plan.num_decodes, plan.decode_context_tokens, chunks, len(plan.sampled))
+        return self._timer.step_s(plan.num_decodes, plan.decode_context_tokens, chunks, plan.num_sampled)
 
     def _note_start(self, plan: StepPlan) -> None:
         for chunk in plan.chunks:

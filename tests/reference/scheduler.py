@@ -20,8 +20,11 @@ class Scheduler(ABC):
     running steps count as known, and an end by length is foreseen. A policy is a subclass with a ``plan`` method.
     """
 
-    resumes_as_decode = True
-    """Whether a preempted request that lacks one token alone decodes at once; else that token is a chunk."""
+    alternates = False
+    """Whether a step is either prompts alone or decodes alone; what is left of a resumed request is then a chunk."""
+
+    whole_prompts = False
+    """Whether a prompt is computed in one step, so that the token budget bounds what the engine can hold."""
 
     def __init__(self, limits: SchedulerLimits) -> None:
         self.limits = limits
@@ -32,6 +35,7 @@ class Scheduler(ABC):
         self.least_free_blocks = self.blocks.usable_blocks
         self.added = 0
         self.admissions = 0
+        self.prefilling: set[Request] = set()
         self._requests: dict[Hashable, Request] = {}
 
     @abstractmethod
@@ -61,7 +65,8 @@ class Scheduler(ABC):
 
     @property
     def most_tokens(self) -> int:
-        return min(self.limits.max_model_len, self.blocks.usable_blocks * self.limits.block_size)
+        most = min(self.limits.max_model_len, self.blocks.usable_blocks * self.limits.block_size)
+        return min(most, self.limits.max_num_batched_tokens) if self.whole_prompts else most
 
     def abort(self, request_id: Hashable) -> Request | None:
         """Forget a request and free its blocks at once; None if it has ended already."""
@@ -101,12 +106,33 @@ class Scheduler(ABC):
 
     def _start(self, request: Request, hit_tokens: int) -> None:
         self.running.append(request)
+        self.prefilling.add(request)
         self.admissions += 1
         request.admission = self.admissions
         if request.status is Status.WAITING:
             request.cached_tokens = hit_tokens
         request.status = Status.RUNNING
         request.computed_tokens = hit_tokens
+
+    def _decode_all(self, plan: StepPlan) -> None:
+        """A token for each request that has computed all but its last, the newest preempted if blocks are short."""
+        index = 0
+        while index < len(self.running):
+            request = self.running[index]
+            if self._is_decoding(request):
+                while not self.blocks.extend(request, request.known_tokens):
+                    self._preempt(plan, self.running[-1])
+                    if request.status is Status.PREEMPTED:
+                        break
+                if request.status is Status.RUNNING:
+                    self._take_into(plan, request, 1)
+            index += 1
+
+    def _is_decoding(self, request: Request) -> bool:
+        return request not in self.prefilling and request.produced_tokens < request.output_tokens
+
+    def _keep_free(self) -> int:
+        return int(self.limits.watermark * self.limits.num_blocks) if self.running else 0
 
     def _preempt(self, plan: StepPlan, victim: Request) -> int:
         """Its blocks go, it waits first in line; returns the tokens it had been given in this very step."""
@@ -140,12 +166,18 @@ class Scheduler(ABC):
         context = request.computed_tokens
         request.computed_tokens += tokens
         samples = request.computed_tokens == request.known_tokens
-        if context >= request.input_tokens and tokens == 1 and samples and self.resumes_as_decode:
+        if (
+            context >= request.input_tokens
+            and tokens == 1
+            and samples
+            and not (self.alternates and request in self.prefilling)
+        ):
             plan.decodes.append(request)
             plan.decode_context_tokens += context
         else:
             plan.chunks.append(PrefillChunk(request, tokens, context, samples))
         if samples:
+            self.prefilling.discard(request)
             request.note_token(plan.index)
 
     def _finish(self, request: Request) -> None:
@@ -158,4 +190,5 @@ class Scheduler(ABC):
         del self._requests[request.request_id]
 
     def _release(self, request: Request) -> None:
+        self.prefilling.discard(request)
         self.blocks.free(request)

@@ -59,8 +59,7 @@ class VllmV1(Scheduler):
                 break
             tokens = self._tokens_wanted(request, hit_tokens, budget)
             reserve = request.known_tokens if limits.reserve_full_prompt else hit_tokens + tokens
-            keep_free = int(limits.watermark * limits.num_blocks) if self.running else 0
-            if not self.blocks.admit(request, prefix, tokens, reserve, keep_free):
+            if not self.blocks.admit(request, prefix, tokens, reserve, self._keep_free()):
                 break
             self._start(self.waiting.popleft(), hit_tokens)
             self._take_into(plan, request, tokens)

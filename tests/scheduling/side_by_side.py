@@ -11,17 +11,28 @@ from typing import Any
 import numpy as np
 import simpy
 
+import reference.orca
 import reference.replica
 import reference.request
+import reference.sarathi
+import reference.sglang
+import reference.static
+import reference.vllm_v0
 import reference.vllm_v1
-from simserve.scheduling import POLICIES, Request, SchedulerLimits
+from simserve.scheduling import POLICIES, Request, Scheduler, SchedulerLimits, VllmV1Priority
 from simserve.simulation.arrivals import Moment
 from simserve.simulation.replica import Replica, Run
 
 REFERENCES: dict[str, type[Any]] = {
     "vllm-v1": reference.vllm_v1.VllmV1,
     "vllm-v1-priority": reference.vllm_v1.VllmV1Priority,
+    "vllm-v0": reference.vllm_v0.VllmV0,
+    "sglang": reference.sglang.SGLang,
+    "sarathi": reference.sarathi.Sarathi,
+    "orca": reference.orca.Orca,
+    "static": reference.static.Static,
 }
+FAST: dict[str, type[Scheduler]] = POLICIES | {"vllm-v1-priority": VllmV1Priority}
 
 
 @dataclass(frozen=True)
@@ -106,7 +117,7 @@ class FastLedger:
 def run_fast(case: Case) -> tuple[Outcome, FastLedger]:
     """``case`` on the scheduler that ships."""
     env = simpy.Environment()
-    scheduler = POLICIES[case.policy](case.limits)
+    scheduler = FAST[case.policy](case.limits)
     ledger = FastLedger()
     timer: Any = DyadicTimer()
     replica = Replica(env, scheduler, timer, ledger, async_scheduling=case.async_scheduling)

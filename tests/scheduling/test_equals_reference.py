@@ -4,15 +4,42 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scheduling.side_by_side import REFERENCES, Case, Job, assert_same
+from scheduling.side_by_side import FAST, REFERENCES, Case, Job, assert_same
 from simserve.scheduling import SchedulerLimits
 
 EXAMPLES = int(os.environ.get("SIMSERVE_EQUALITY_EXAMPLES", "400"))
+
+
+ONOFF = st.booleans()
+WATERMARKS = st.sampled_from([0.0, 0.0, 0.1])
+VLLM_V1 = {
+    "prefix_caching": ONOFF,
+    "long_prefill_token_threshold": st.sampled_from([0, 0, 3, 10]),
+    "reserve_full_prompt": ONOFF,
+    "watermark": WATERMARKS,
+}
+OPTIONS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
+    "vllm-v1": VLLM_V1,
+    "vllm-v1-priority": VLLM_V1,
+    "vllm-v0": {"prefix_caching": ONOFF, "watermark": WATERMARKS},
+    "sglang": {
+        "prefix_caching": ONOFF,
+        "chunked_prefill": ONOFF,
+        "longest_prefix_first": ONOFF,
+        "schedule_conservativeness": st.sampled_from([0.1, 1.0, 1.3]),
+        "clip_max_new_tokens": st.sampled_from([7, 4096]),
+    },
+    "sarathi": {"prefix_caching": st.just(False), "watermark": WATERMARKS},
+    "orca": {"prefix_caching": st.just(False)},
+    "static": {"prefix_caching": st.just(False)},
+}
+"""Options that each policy honours, and what they are drawn from."""
 
 
 @st.composite
@@ -21,18 +48,17 @@ def cases(draw: st.DrawFn, policy: str) -> Case:
     block_size = draw(st.sampled_from([2, 4, 16]))
     per_unit = draw(st.sampled_from([0, 1, 3]))
     max_num_seqs = draw(st.integers(1, 8))
+    whole_prompts = FAST[policy].whole_prompts
     limits = SchedulerLimits(
         num_blocks=draw(st.integers(6, 40)),
         block_size=block_size,
         max_num_seqs=max_num_seqs,
-        max_num_batched_tokens=max_num_seqs + draw(st.integers(0, 40)),
-        prefix_caching=draw(st.booleans()),
-        chunked_prefill=True,
-        long_prefill_token_threshold=draw(st.sampled_from([0, 0, 3, 10])),
-        reserve_full_prompt=draw(st.booleans()),
-        watermark=draw(st.sampled_from([0.0, 0.0, 0.1])),
+        max_num_batched_tokens=max_num_seqs + draw(st.integers(1, 100 if whole_prompts else 40)),
+        **{name: draw(values) for name, values in OPTIONS[policy].items()},
     )
     longest = (limits.num_blocks - 1) * block_size - 1
+    if whole_prompts:
+        longest = min(longest, limits.max_num_batched_tokens - 1)
     job = st.builds(
         Job,
         arrival_s=st.integers(0, 200).map(lambda tick: tick / 64),
