@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scheduling.side_by_side import FAST, REFERENCES, Case, Job, assert_same
 from simserve.scheduling import SchedulerLimits
 
-EXAMPLES = int(os.environ.get("SIMSERVE_EQUALITY_EXAMPLES", "400"))
+EXAMPLES = int(os.environ.get("SIMSERVE_EQUALITY_EXAMPLES", "350"))
 
 
 ONOFF = st.booleans()
