@@ -72,6 +72,10 @@ class Scheduler(ABC):
         self.blocks = KVCache(limits.num_blocks, limits.block_size, limits.prefix_caching)
         self.waiting: WaitingQueue = FcfsQueue()
         self.running: OrderedDict[Hashable, Request] = OrderedDict()
+        self.most_tokens = min(limits.max_model_len, self.blocks.usable_blocks * limits.block_size)
+        """Longest sequence, prompt and answer, that the engine can hold."""
+        if self.whole_prompts:
+            self.most_tokens = min(self.most_tokens, limits.max_num_batched_tokens)
         self.steps = 0
         self.least_free_blocks = self.blocks.usable_blocks
         """Fewest free blocks that any step left."""
@@ -81,6 +85,7 @@ class Scheduler(ABC):
         self._starved: list[Request] = []
         """Decodes that the last step's budget did not reach."""
         self._ending: dict[int, list[Request]] = {}
+        self._kept_free = int(limits.watermark * limits.num_blocks)
         self._added = 0
         self._admissions = 0
         self._head_failed: tuple[Request, int] | None = None
@@ -112,12 +117,6 @@ class Scheduler(ABC):
         request.number = self._added
         self._requests[request.request_id] = request
         self.waiting.push(request)
-
-    @property
-    def most_tokens(self) -> int:
-        """Longest sequence, prompt and answer, that the engine can hold."""
-        most = min(self.limits.max_model_len, self.blocks.usable_blocks * self.limits.block_size)
-        return min(most, self.limits.max_num_batched_tokens) if self.whole_prompts else most
 
     def abort(self, request_id: Hashable) -> Request | None:
         """Forget a request and free its blocks at once; None if it has ended already."""
@@ -213,7 +212,7 @@ class Scheduler(ABC):
         ``reserve_tokens`` must fit, what the cache holds of them included; if ``allocate``, their blocks are handed out
         now and not chunk by chunk.
         """
-        keep_free = int(self.limits.watermark * self.limits.num_blocks) if self.running else 0
+        keep_free = self._kept_free if self.running else 0
         given_tokens = reserve_tokens - hit.blocks * self.limits.block_size if allocate else tokens
         if not self.blocks.admit(request, given_tokens, reserve_tokens, keep_free, hit):
             self._head_failed = (request, self.blocks.version)

@@ -57,16 +57,25 @@ class OpenLoop:
         return len(self._workload)
 
     def start(self, env: simpy.Environment, submit: Submit) -> None:
-        env.process(self._send(env, submit))
+        self._env, self._submit = env, submit
+        self._rest = requests_of(self._workload)
+        self._wait_for(next(self._rest))
 
     def finished(self, requests: Sequence[Request]) -> None:
         """Of no interest."""
 
-    def _send(self, env: simpy.Environment, submit: Submit) -> simpy.events.ProcessGenerator:
-        for request in requests_of(self._workload):
-            if request.arrival_s > env.now:
-                yield Moment(env, request.arrival_s)
-            submit(request)
+    def _wait_for(self, request: Request) -> None:
+        # One event per arrival, each setting up the next, is cheaper than a process that waits.
+        Moment(self._env, request.arrival_s, lambda _: self._send(request))
+
+    def _send(self, request: Request) -> None:
+        now_s = request.arrival_s
+        self._submit(request)
+        for following in self._rest:
+            if following.arrival_s > now_s:
+                self._wait_for(following)
+                return
+            self._submit(following)
 
 
 class ClosedLoop:
