@@ -31,6 +31,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "simulate": Command("simserve.cli.simulate", "serve a workload in simulated time and report its latencies"),
+    "validate": Command("simserve.cli.validate", "hold predictions against what a real server did"),
     "serve": Command("simserve.cli.serve", "answer OpenAI's API with the timing of a model on chosen hardware"),
 }
 

@@ -1,0 +1,134 @@
+"""``simserve validate serving RUN``: the same requests through the simulation, beside what a real server did."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from simserve.cli.options import (
+    add_engine_arguments,
+    add_model_hardware_arguments,
+    engine_options,
+    model_and_hardware,
+    number,
+)
+from simserve.errors import ConfigError
+
+if TYPE_CHECKING:
+    from simserve.calibration.compare import Comparison
+    from simserve.config import EngineOptions
+
+TOO_FAR_OFF = 1
+"""Exit code where a figure misses by more than ``--max-error``."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``simserve validate``."""
+    kinds = parser.add_subparsers(dest="kind", metavar="KIND", required=True)
+    serving = kinds.add_parser(
+        "serving", help="a whole run of a real server", formatter_class=parser.formatter_class, allow_abbrev=False
+    )
+    serving.add_argument("run", type=Path, metavar="RUN", help="a measured run: its file, or the folder that holds it")
+    serving.add_argument("--own-blocks", action="store_true", help="estimate the KV blocks even if the run states them")
+    serving.add_argument("--max-error", type=number, metavar="PERCENT", help="fail if a figure misses by more")
+    serving.add_argument("--json", action="store_true", help="one JSON object, not a table")
+    serving.add_argument("--plot", type=Path, metavar="FILE", help="draw both distributions (.png, .svg or .pdf)")
+    add_model_hardware_arguments(serving)
+    add_engine_arguments(serving)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare, print, draw; exit code 1 if a figure is further off than ``--max-error``."""
+    from simserve.calibration.compare import compare
+    from simserve.calibration.measured_run import read_measured_run
+
+    measured = read_measured_run(args.run)
+    args.model = args.model or measured.settings.get("model")
+    options = _with_settings(engine_options(args), measured.settings, own_blocks=args.own_blocks)
+    model, hardware = model_and_hardware(args)
+    comparison = compare(measured, model, hardware, options)
+    if args.json:
+        print(json.dumps(_as_object(comparison), indent=2))
+    else:
+        _print_table(comparison)
+    if args.plot:
+        _plot(comparison, args.plot)
+    limit = args.max_error
+    return TOO_FAR_OFF if limit is not None and abs(comparison.worst.error) * 100 > limit else 0
+
+
+def _with_settings(options: EngineOptions, settings: dict[str, Any], *, own_blocks: bool) -> EngineOptions:
+    """What the run says of its engine, wherever the command line says nothing."""
+    plain = type(options)()
+    unset = {
+        name: value
+        for name, value in settings.items()
+        if hasattr(options, name) and getattr(options, name) == getattr(plain, name)
+    }
+    if own_blocks:
+        if options.num_gpu_blocks is not None:
+            raise ConfigError("--own-blocks and --num-gpu-blocks exclude each other; give one of them")
+        unset.pop("num_gpu_blocks", None)
+    return replace(options, **unset)
+
+
+def _as_object(comparison: Comparison) -> dict[str, Any]:
+    description = comparison.result.description
+    return {
+        "run": comparison.run.name,
+        "model": description.model,
+        "hardware_profile": description.hardware_profile,
+        "calibrated": description.calibrated,
+        "uncertainty": description.uncertainty,
+        "policy": description.policy,
+        "kv_blocks": description.kv_blocks,
+        "preemptions": comparison.result.totals.preemptions,
+        "figures": [
+            {
+                "metric": figure.metric,
+                "statistic": figure.statistic,
+                "measured": figure.measured,
+                "predicted": figure.predicted,
+                "error": figure.error,
+            }
+            for figure in comparison.figures
+        ],
+    }
+
+
+def _print_table(comparison: Comparison) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    description = comparison.result.description
+    table = Table(title=f"{comparison.run.name}: {description.model} on {description.hardware}", title_justify="left")
+    table.add_column("metric")
+    for name in ("measured", "predicted", "error"):
+        table.add_column(name, justify="right")
+    for figure in comparison.figures:
+        is_latency = figure.statistic != "total"
+        name = f"{figure.metric} {figure.statistic}, ms" if is_latency else figure.metric
+        scale = 1e3 if is_latency else 1.0
+        table.add_row(
+            name, f"{figure.measured * scale:,.2f}", f"{figure.predicted * scale:,.2f}", f"{figure.error:+.1%}"
+        )
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(table)
+    calibrated = "calibrated" if description.calibrated else "uncalibrated"
+    console.print(f"profile {description.hardware_profile}, {calibrated}: {description.uncertainty}")
+    console.print(f"{description.kv_blocks:,} KV blocks, {comparison.result.totals.preemptions:,} preemptions")
+
+
+def _plot(comparison: Comparison, path: Path) -> None:
+    try:
+        import matplotlib
+    except ImportError:
+        raise ConfigError("--plot needs matplotlib; install it with: pip install 'simserve[plot]'") from None
+    matplotlib.use("Agg")
+    from simserve.calibration.distributions import draw_distributions
+
+    draw_distributions(comparison, path)
