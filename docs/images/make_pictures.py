@@ -1,6 +1,6 @@
 """Draws the pictures of the documentation from simulations run here and now.
 
-Run ``pip install -e '.[docs]'`` and then ``python docs/images/make_pictures.py``. What was simulated is kept beside the
+Run ``pip install -e '.[plot]'`` and then ``python docs/images/make_pictures.py``. What was simulated is kept beside the
 picture as CSV, and a test holds the CSV equal to what the simulation says today.
 """
 
