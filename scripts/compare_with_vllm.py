@@ -1,6 +1,6 @@
 """Step by step: does SimServe schedule as vLLM does?
 
-Drives vLLM's own scheduler and SimServe's ``vllm-v1`` policies through the same cases, without a model and without
+Drives vLLM's own scheduler and SimServe's ``vllm-v1`` policy through the same cases, without a model and without
 time, and compares after every step: tokens per request, who was preempted, who ended, who runs and waits in which
 order, and how many KV blocks are free. Six named cases first, then random small ones, each with synchronous and with
 asynchronous scheduling (one step planned ahead).
@@ -42,7 +42,7 @@ from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request as VllmRequest
 from vllm.v1.structured_output import StructuredOutputManager
 
-from simserve.scheduling import POLICIES, Request, SchedulerLimits, StepPlan
+from simserve.scheduling import Request, SchedulerLimits, StepPlan, VllmV1, VllmV1Priority
 from simserve.workload import block_hashes
 
 MODEL_FOLDER = Path(__file__).resolve().parent.parent / "models/facebook/opt-125m"
@@ -125,7 +125,7 @@ def run(engine: Engine, case: Case) -> list[Step]:
 class SimServeEngine:
     def __init__(self, case: Case) -> None:
         self._case = case
-        self._scheduler = POLICIES["vllm-v1-priority" if case.by_priority else "vllm-v1"](case.limits)
+        self._scheduler = (VllmV1Priority if case.by_priority else VllmV1)(case.limits)
         self._followed = {arrival.follows for arrival in case.arrivals}
         self._order = itertools.count()
         self._answers: dict[str, int] = {}
