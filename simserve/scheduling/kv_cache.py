@@ -75,6 +75,10 @@ class KVCache:
             room -= blocks
         return found
 
+    def have_twins(self, runs: list[BlockRun]) -> bool:
+        """Whether some of these cached units are there more than once, so that another may come to light."""
+        return any(len(self._cached[run.key]) > 1 for run in runs)
+
     def left_behind(self, request: Request, unit_blocks: int) -> int:
         """Blocks of its own that a preempted ``request`` finds again behind ``unit_blocks`` blocks of units."""
         run = request.left_behind
@@ -116,11 +120,11 @@ class KVCache:
             oldest.blocks = 0
             del queue[oldest]
 
-    def register_units(self, request: Request) -> None:
+    def register_units(self, request: Request, unhashed_tokens: int = 0) -> None:
         """Make the units that ``request`` has computed in full findable by others."""
         if not self.prefix_caching or not request.units:
             return
-        full_blocks = request.computed_tokens // self.block_size
+        full_blocks = (request.computed_tokens - unhashed_tokens) // self.block_size
         held = sum(run.blocks for run in request.unit_runs)
         for key, blocks in request.unit_blocks(self.block_size, start=len(request.unit_runs)):
             held += blocks
@@ -131,13 +135,13 @@ class KVCache:
             self._cached.setdefault(key, []).append(run)
             self.version += 1
 
-    def free(self, request: Request, *, may_return: bool = False) -> None:
+    def free(self, request: Request, *, may_return: bool = False, unhashed_tokens: int = 0) -> None:
         """Take back all blocks of ``request``; ``may_return`` if it was preempted and will look for them again."""
         if len(request.unit_runs) < len(request.units):  # those of its answer, which nobody asks for before it is out
-            self.register_units(request)
+            self.register_units(request, unhashed_tokens)
         units = sum(run.blocks for run in request.unit_runs) if request.unit_runs else 0
         own = self.blocks_for(max(request.computed_tokens, request.allocated_tokens)) - units
-        full = request.computed_tokens // self.block_size - units
+        full = (request.computed_tokens - unhashed_tokens) // self.block_size - units
         self.version += 1
         if own > 0:
             self.free_blocks += own
@@ -192,7 +196,9 @@ class KVCache:
     def _forget(self, run: BlockRun) -> None:
         twins = self._cached[run.key]
         twins.remove(run)
-        if not twins:
+        if twins:
+            self.version += 1  # a twin that somebody holds may come to light, which costs no free blocks
+        else:
             del self._cached[run.key]
         run.key = None
 

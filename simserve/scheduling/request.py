@@ -37,7 +37,7 @@ class Request:
         "admission", "allocated_tokens", "arrival_s", "cached_tokens", "computed_tokens", "decode_offset",
         "finish_s", "first_token_s", "input_tokens", "joined_step", "last_step", "last_token_s",
         "left_behind", "number", "output_tokens", "preemptions", "priority", "produced_tokens", "request_id",
-        "scheduled_s", "status", "unit_runs", "unit_tokens", "units",
+        "returned_step", "scheduled_s", "status", "unit_runs", "unit_tokens", "units",
     )  # fmt: skip
 
     def __init__(
@@ -69,6 +69,7 @@ class Request:
         self.decode_offset: int | None = None
         self.last_step = -1
         self.joined_step = -1
+        self.returned_step = -1
         self.unit_runs: list[BlockRun] = []
         self.left_behind: BlockRun | None = None
         self.scheduled_s = math.nan

@@ -89,7 +89,9 @@ class Scheduler(ABC):
         self._added = 0
         self._admissions = 0
         self._head_failed: tuple[Request, int] | None = None
+        self._head_may_change = False
         self._stalls: list[Stall] = []
+        self._completed = -1
 
     @abstractmethod
     def plan(self, plan: StepPlan) -> None:
@@ -172,6 +174,7 @@ class Scheduler(ABC):
         ``ended`` are requests whose token turned out to be their last, which nobody could foresee.
         """
         last_step = plan.index + plan.repeat - 1
+        self._completed = last_step
         if last_step - self._decoding.stalled_steps in self._decoding.ends:
             self._retire(last_step)
         finished = self._ending.pop(last_step, None) or []
@@ -216,6 +219,7 @@ class Scheduler(ABC):
         given_tokens = reserve_tokens - hit.blocks * self.limits.block_size if allocate else tokens
         if not self.blocks.admit(request, given_tokens, reserve_tokens, keep_free, hit):
             self._head_failed = (request, self.blocks.version)
+            self._head_may_change = self.blocks.have_twins(hit.runs)
             return False
         if allocate:
             request.allocated_tokens = reserve_tokens
@@ -242,6 +246,7 @@ class Scheduler(ABC):
             if tokens == 1 and context >= request.input_tokens and not self.alternates:
                 self._decoding.join(request, plan.index)
                 plan.returning.append(request)
+                request.returned_step = plan.index
                 return
         request.computed_tokens = context + tokens
         if request.units:
@@ -258,9 +263,10 @@ class Scheduler(ABC):
             self.preempt(plan, victim)
         self.blocks.take(blocks)
 
-    def preempt(self, plan: StepPlan, victim: Request) -> None:
+    def preempt(self, plan: StepPlan, victim: Request, unhashed: int = 0) -> None:
         """Take ``victim``, out of ``running`` already, off the step: its blocks go, it waits first in line."""
         if victim.decode_offset is not None:
+            unhashed = self._unhashed_tokens(victim)
             stall = self._leave(victim, plan.index)
             if stall is not None:
                 victim.last_token_s = stall.last_token_s
@@ -270,7 +276,7 @@ class Scheduler(ABC):
                 plan.pausing.append(victim)
         elif victim in self._prefilling:
             self._prefilling.remove(victim)
-        self._release(victim, may_return=True)
+        self._release(victim, may_return=True, unhashed_tokens=unhashed)
         victim.status = Status.PREEMPTED
         victim.computed_tokens = 0
         victim.preemptions += 1
@@ -302,8 +308,13 @@ class Scheduler(ABC):
                 return stall
         return None
 
-    def _release(self, request: Request, *, may_return: bool = False) -> None:
-        self.blocks.free(request, may_return=may_return)
+    def _unhashed_tokens(self, request: Request, *, served: bool = False) -> int:
+        last_step = self.steps if served else self.steps - 1
+        in_flight = self._completed < self.steps - 1
+        return int(in_flight and request.joined_step <= last_step and request.returned_step != last_step)
+
+    def _release(self, request: Request, *, may_return: bool = False, unhashed_tokens: int = 0) -> None:
+        self.blocks.free(request, may_return=may_return, unhashed_tokens=unhashed_tokens)
 
     def _begin_to_decode(self, request: Request) -> None:
         """The step being planned samples a token of ``request``: its first, or the first after a preemption."""
@@ -320,9 +331,11 @@ class Scheduler(ABC):
 
     def _end(self, request: Request, status: Status) -> None:
         del self._requests[request.request_id]
+        unhashed = 0
         if request.status is Status.RUNNING:
             del self.running[request.request_id]
             if request.decode_offset is not None:
+                unhashed = self._unhashed_tokens(request)
                 self._leave(request, self.steps)
             elif request in self._prefilling:
                 self._prefilling.remove(request)
@@ -330,14 +343,16 @@ class Scheduler(ABC):
                 self._starved.remove(request)
         else:
             self.waiting.remove(request)
-        self._release(request)
+        self._release(request, unhashed_tokens=unhashed)
         request.status = status
 
     def _is_quiet(self, plan: StepPlan) -> bool:
         """Whether the next step, too, can only be the same decodes, as long as none of them ends or needs a block."""
         if self._prefilling or self._starved or plan.preempted or plan.returning or plan.resuming:
             return False
-        return not self.waiting or (not self._ending and self.admission_is_blocked)
+        if not self.waiting:
+            return True
+        return not self._ending and not self._head_may_change and self.admission_is_blocked
 
     def _quiet_steps(self, most_steps: int) -> int:
         step, decoding = self.steps, self._decoding

@@ -69,7 +69,7 @@ class Static(Scheduler):
             plan.padding = self._rows - self._decoding.count
             plan.decode_context_tokens = self._rows * (self._row_tokens + plan.index - self._first_decode_step)
 
-    def _release(self, request: Request, *, may_return: bool = False) -> None:
+    def _release(self, request: Request, *, may_return: bool = False, unhashed_tokens: int = 0) -> None:
         self._ended.append(request)
         if not self.running:
             for ended in self._ended:

@@ -48,6 +48,7 @@ class VllmV1(Scheduler):
         for request in self._starved:
             decoding.join(request, plan.index)
             plan.returning.append(request)
+            request.returned_step = plan.index
         self._starved = []
         chunks = [(request, self._wanted(request, request.computed_tokens)) for request in self._prefilling]
         needed = decoding.count + sum(tokens for _, tokens in chunks)
@@ -125,6 +126,7 @@ class VllmV1(Scheduler):
         self._decoding.join(request, plan.index)
         if request in walk.late:
             plan.returning.append(request)
+            request.returned_step = plan.index
 
     def _room_for(self, plan: StepPlan, request: Request, tokens: int, walk: _Walk) -> bool:
         while self._blocks_for_chunk(request, tokens) > self.blocks.free_blocks:
@@ -132,12 +134,17 @@ class VllmV1(Scheduler):
             walk.index -= walk.order.index(victim) < walk.index
             walk.order.remove(victim)
             del self.running[victim.request_id]
+            unhashed = 0
+            if victim.decode_offset is not None:
+                unhashed = self._unhashed_tokens(victim, served=True)
             walk.budget += self._take_back(plan, victim)
             if victim in walk.ready:
+                if victim not in walk.late:
+                    unhashed = self._unhashed_tokens(victim)
                 del walk.ready[victim]
                 if victim not in walk.late:
                     plan.pausing.append(victim)
-            self.preempt(plan, victim)
+            self.preempt(plan, victim, unhashed)
             if victim is request:
                 return False
         return True

@@ -126,8 +126,14 @@ class KVBlocks:
         for _ in range(missing):
             held.append(self._take_oldest())
         if self.prefix_caching:
-            self._register_full_units(request, total_tokens // self.block_size)
+            # A token that a step still running samples has no content yet, so its block has no hash.
+            self.register(request, min(total_tokens, request.input_tokens + request.delivered_tokens))
         return True
+
+    def register(self, request: Request, tokens: int) -> None:
+        """Make the units that the first ``tokens`` tokens of ``request`` fill findable."""
+        if self.prefix_caching:
+            self._register_full_units(request, tokens // self.block_size)
 
     def free(self, request: Request) -> None:
         """Take back all blocks of ``request``; what is cached in them stays findable until they are reused."""

@@ -22,7 +22,7 @@ class Request:
         "admission",
         "arrival_s",
         "cached_tokens",
-        "computed_tokens",
+        "computed_tokens", "delivered_tokens",
         "finish_s",
         "first_token_s",
         "input_tokens",
@@ -63,6 +63,7 @@ class Request:
         self.produced_tokens = 0
         self.cached_tokens = 0
         self.preemptions = 0
+        self.delivered_tokens = 0
         self.number = 0
         self.admission = 0
         self.token_runs: list[list[int]] = []

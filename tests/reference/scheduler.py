@@ -92,6 +92,11 @@ class Scheduler(ABC):
 
     def complete(self, plan: StepPlan) -> list[Request]:
         """The step has run: end the requests whose last token it sampled, and free their blocks."""
+        for request in plan.sampled:
+            request.delivered_tokens += 1
+            if request.status is Status.RUNNING:
+                in_flight = request.produced_tokens - request.delivered_tokens
+                self.blocks.register(request, request.computed_tokens - in_flight)
         finished = [
             request
             for request in plan.sampled
