@@ -1,0 +1,148 @@
+"""Which published tables stand behind which shipped profile, and how they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from simserve.calibration.importers import aiconfigurator, ascend, llmservingsim
+from simserve.calibration.limits import Source
+from simserve.calibration.points import (
+    AllReducePoints,
+    AttentionPoints,
+    ElementwisePoints,
+    GemmPoints,
+    MixedPoints,
+)
+
+APACHE, MIT = "Apache-2.0", "MIT"
+AICONFIGURATOR = "github.com/ai-dynamo/aiconfigurator"
+LLMSERVINGSIM = "github.com/casys-kaist/LLMServingSim"
+ASCEND = Source("github.com/hudingyi688/aiconfigurator-npu", "none stated: figures only", "vLLM-Ascend 0.18, graph replay")
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Readers of one device's tables, with where they come from; None for what was never measured."""
+
+    gemm: tuple[Source, Callable[[Path], GemmPoints]]
+    decode: tuple[Source, Callable[[Path], AttentionPoints]] | None = None
+    prefill: tuple[Source, Callable[[Path], AttentionPoints]] | None = None
+    mixed: tuple[Source, Callable[[Path], MixedPoints]] | None = None
+    elementwise: tuple[Source, Callable[[Path], ElementwisePoints]] | None = None
+    all_reduce: tuple[Source, Callable[[Path], AllReducePoints]] | None = None
+    quantized_gemm: tuple[Source, Callable[[Path], GemmPoints]] | None = None
+    most_columns: int = 36
+    """Numbers of tokens that the GEMM curves keep."""
+
+
+def aiconfigurator_tables(folder: str, engine: str, communication: str) -> Tables:
+    """The tables that aiconfigurator publishes of one device, in ``folder``."""
+    source = Source(AICONFIGURATOR, APACHE, f"{engine}, bfloat16")
+
+    def file(kind: str) -> Callable[[Path], Path]:
+        return lambda root: root / folder / f"{engine.lower()}_{kind}.csv"
+
+    gemm, decode, prefill = file("gemm_bf16"), file("generation_attention_hd128"), file("context_attention_hd128")
+    return Tables(
+        gemm=(source, lambda root: aiconfigurator.read_gemms(gemm(root))),
+        decode=(source, lambda root: aiconfigurator.read_attention(decode(root))),
+        prefill=(source, lambda root: aiconfigurator.read_attention(prefill(root))),
+        all_reduce=(
+            Source(AICONFIGURATOR, APACHE, f"vLLM {communication}, custom all-reduce in a CUDA graph"),
+            lambda root: aiconfigurator.read_all_reduce(
+                root / folder / f"comm_vllm_{communication}_custom_allreduce_perf.csv"
+            ),
+        ),
+    )
+
+
+def _llmservingsim_tables(folder: str, measured: str) -> Tables:
+    source = Source(LLMSERVINGSIM, MIT, measured)
+
+    def read(root: Path) -> tuple[GemmPoints, ElementwisePoints]:
+        stem = f"perf_{folder}_Llama-3.1-8B_tp1"
+        gemms, small = llmservingsim.read_layers_us(root / folder / f"{stem}_dense.csv")
+        heads, sampler = llmservingsim.read_layers_us(root / folder / f"{stem}_per_sequence.csv")
+        return gemms.joined(heads), small.joined(sampler)
+
+    return Tables(
+        gemm=(source, lambda root: read(root)[0]),
+        elementwise=(source, lambda root: read(root)[1]),
+        mixed=(
+            source,
+            lambda root: llmservingsim.read_mixed_attention(root / folder / f"perf_{folder}_Llama-3.1-8B_tp1_attention.csv"),
+        ),
+        most_columns=160,
+    )
+
+
+def _rtx3090_gemms(root: Path) -> GemmPoints:
+    whole, half = (
+        llmservingsim.read_layers_ns(
+            root / "RTX3090" / f"v0_RTX3090_meta-llama_Llama-3.1-8B_tp{devices}_layers_ns.csv", devices
+        )
+        for devices in (1, 2)
+    )
+    return whole.joined(half)
+
+
+def _tpu_gemms(root: Path) -> GemmPoints:
+    # o_proj comes out several times faster than its weights can be read.
+    file = root / "TPUv6e" / "v0_TPU-v6e-1_meta-llama_Llama-3.1-8B_tp1_layers_ns.csv"
+    return llmservingsim.read_layers_ns(file, 1, leave_out=("o_proj",))
+
+
+_BLACKWELL_LAYERS = _llmservingsim_tables("RTXPRO6000", "vLLM 0.19.0, 2026-04-24, bfloat16")
+_BLACKWELL = aiconfigurator_tables("RTXPRO6000", "vLLM0.19.0", "0.24.0")
+
+TABLES: dict[str, Tables] = {
+    "A100-SXM4-80GB": aiconfigurator_tables("A100-SXM4-80GB", "vLLM0.14.0", "0.14.0"),
+    "H100-SXM": aiconfigurator_tables("H100-SXM", "vLLM0.19.0", "0.19.0"),
+    "L40S": aiconfigurator_tables("L40S", "vLLM0.24.0", "0.22.0"),
+    "RTXPRO6000": Tables(
+        gemm=_BLACKWELL.gemm,
+        decode=_BLACKWELL.decode,
+        prefill=_BLACKWELL.prefill,
+        all_reduce=_BLACKWELL.all_reduce,
+        mixed=_BLACKWELL_LAYERS.mixed,
+        elementwise=_BLACKWELL_LAYERS.elementwise,
+    ),
+    "RTX4090": _llmservingsim_tables("RTX4090", "vLLM 0.19.0, 2026-08-17, bfloat16"),
+    "RTX3090": Tables(
+        gemm=(Source(LLMSERVINGSIM, MIT, "eager PyTorch, Llama-3.1-8B at TP 1 and 2"), _rtx3090_gemms), most_columns=200
+    ),
+    "TPUv6e": Tables(gemm=(Source(LLMSERVINGSIM, MIT, "JAX, Llama-3.1-8B; noisy"), _tpu_gemms), most_columns=60),
+    "NPU-Ascend910B": Tables(
+        gemm=(ASCEND, lambda root: ascend.read_gemms(root / "Ascend910B" / "MatMulV2_tidy.csv", "bf16")),
+        quantized_gemm=(
+            ASCEND,
+            lambda root: ascend.read_gemms(root / "Ascend910B" / "QuantBatchMatmulV3_tidy.csv", "w8a8_dynamic"),
+        ),
+        decode=(
+            ASCEND,
+            lambda root: ascend.read_attention(
+                root / "Ascend910B" / "FusedInferAttentionScore_Decode_tidy.csv", "attention_generation"
+            ),
+        ),
+        prefill=(
+            ASCEND,
+            lambda root: ascend.read_attention(
+                root / "Ascend910B" / "FusedInferAttentionScore_tidy.csv", "attention_context"
+            ),
+        ),
+    ),
+}
+"""By the profile's name."""
+
+
+def decodes_of(points: MixedPoints, heads: int = llmservingsim.HEADS, kv_heads: int = llmservingsim.KV_HEADS) -> AttentionPoints:
+    """The calls of a mixed table that have decodes only."""
+    alone = points.where((points.chunk == 0) & (points.decodes > 0))
+    shape = alone.seconds.shape
+    return AttentionPoints(
+        alone.seconds, np.full(shape, float(heads)), np.full(shape, float(kv_heads)), alone.decodes, alone.context
+    )
