@@ -2,10 +2,13 @@
 
 A cell is estimated along each axis by a straight line in time between the nearest measured cells on both sides, or, where
 there is one on one side only, at that one's efficiency. The estimates are averaged; how well each kind of estimate
-(axis, one- or two-sided, how far apart) says again the cells that were measured decides how much it counts.
+(axis, one- or two-sided, how far apart) says again the cells that were measured decides how much it counts. On a coarse
+grid, where no axis can be trusted much, the mean efficiency of all cells around joins in and the average is more even.
 """
 
 from __future__ import annotations
+
+import itertools
 
 import numpy as np
 
@@ -13,14 +16,16 @@ from simserve.calibration.points import Floats, Mask
 
 GAPS = (0.3, 0.7, 1.2, 2.5)
 """Bounds, in doublings of the bound between the neighbours, of the classes of gaps."""
-POWER = 3
-"""An estimate counts as its median error to minus this power."""
+POWER, COARSE_POWER = 4, 1
+"""An estimate counts as the usual error of its kind to minus this power."""
+TAIL = 0.3
+"""Share of the 90th percentile that is added to the median for the usual error."""
 FEWEST = 10
 """Estimates of a kind that must have been tried before their error means anything."""
 LEAST_ERROR = 0.004
 
 
-def complete(seconds: Floats, bound_s: Floats, axes: list[Floats]) -> Floats:
+def complete(seconds: Floats, bound_s: Floats, axes: list[Floats], coarse: bool = False) -> Floats:
     """``seconds`` with its NaN cells estimated; ``bound_s`` (launch included) has no gaps; ``axes`` are coordinates.
 
     Time is taken to be straight over each axis' coordinate: give squares where it grows so. NaN stays where a cell has
@@ -28,37 +33,41 @@ def complete(seconds: Floats, bound_s: Floats, axes: list[Floats]) -> Floats:
     """
     measured = ~np.isnan(seconds)
     total, weight = np.zeros(seconds.shape), np.zeros(seconds.shape)
-    for axis, coordinates in enumerate(axes):
-        estimate, kind = _along(seconds, bound_s, axis, coordinates)
+    estimates = [_along(seconds, bound_s, axis, coordinates) for axis, coordinates in enumerate(axes)]
+    if coarse:
+        estimates.append(_around(seconds, bound_s))
+    for estimate, kind in estimates:
         usable = ~np.isnan(estimate)
-        counts = np.where(usable, _trust(estimate, seconds, measured, kind), 0.0)
+        error = _usual_errors(estimate, seconds, measured, kind)
+        counts = np.where(usable, error ** -(COARSE_POWER if coarse else POWER), 0.0)
         total += np.where(usable, estimate, 0.0) * counts
         weight += counts
     with np.errstate(invalid="ignore"):
         return np.where(measured, seconds, total / np.where(weight > 0, weight, np.nan))
 
 
-def complete_all(seconds: Floats, bound_s: Floats, axes: list[Floats]) -> Floats:
+def complete_all(seconds: Floats, bound_s: Floats, axes: list[Floats], coarse: bool = False) -> Floats:
     """``complete`` again and again until no cell is empty; what has no neighbour at all gets the median efficiency."""
     while True:
         empty = int(np.isnan(seconds).sum())
         if empty == 0:
             return seconds
-        seconds = complete(seconds, bound_s, axes)
+        seconds = complete(seconds, bound_s, axes, coarse)
         if int(np.isnan(seconds).sum()) == empty:
             return np.where(np.isnan(seconds), bound_s / np.nanmedian(bound_s / seconds), seconds)
 
 
-def _trust(estimate: Floats, seconds: Floats, measured: Mask, kind: Floats) -> Floats:
+def _usual_errors(estimate: Floats, seconds: Floats, measured: Mask, kind: Floats) -> Floats:
     with np.errstate(invalid="ignore", divide="ignore"):
         error = np.abs(np.log(estimate / seconds))
     known = measured & ~np.isnan(error)
-    trust = np.ones(seconds.shape)
+    errors = np.ones(seconds.shape)
     for each in np.unique(kind):
         tried = error[known & (kind == each)]
         if tried.size >= FEWEST:
-            trust[kind == each] = max(float(np.median(tried)), LEAST_ERROR) ** -POWER
-    return trust
+            usual = float(np.median(tried) + TAIL * np.percentile(tried, 90))
+            errors[kind == each] = max(usual, LEAST_ERROR)
+    return errors
 
 
 def _along(seconds: Floats, bound_s: Floats, axis: int, x: Floats) -> tuple[Floats, Floats]:
@@ -76,6 +85,21 @@ def _along(seconds: Floats, bound_s: Floats, axis: int, x: Floats) -> tuple[Floa
     gap = np.log2(np.where(both, b_high / b_low, np.where(has_low, b / b_low, b_high / b)))
     kind = np.digitize(gap, GAPS) * 2.0 + both
     return np.moveaxis(np.where(both, between, beside), -1, axis), np.moveaxis(kind, -1, axis)
+
+
+def _around(seconds: Floats, bound_s: Floats) -> tuple[Floats, Floats]:
+    """Estimates from the mean efficiency of the cells one step away on any axes, the straight ones counting more."""
+    efficiency = np.pad(bound_s / seconds, 1, constant_values=np.nan)
+    total, weight = np.zeros(seconds.shape), np.zeros(seconds.shape)
+    for step in itertools.product((-1, 0, 1), repeat=seconds.ndim):
+        axes_moved = sum(map(abs, step))
+        if axes_moved:
+            moved = efficiency[tuple(slice(1 + s, 1 + s + size) for s, size in zip(step, seconds.shape, strict=True))]
+            total += np.nan_to_num(moved) / axes_moved**2
+            weight += ~np.isnan(moved) / axes_moved**2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        estimate = bound_s / np.where(weight > 0, total / weight, np.nan)
+    return estimate, np.digitize(weight, (1, 2, 4)).astype(np.float64)
 
 
 def _nearest(known: Mask) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.intp]], ...]:

@@ -20,10 +20,10 @@ def fit_all(tables: Tables, hardware: HardwareProfile, root: Path) -> dict[str, 
     """Fields of :class:`simserve.hardware.Calibration` for the operators that ``tables`` have, read under ``root``."""
     limits = Limits.of(hardware)
     source, read = tables.gemm
-    fitted: dict[str, Any] = {"gemm": fit_gemm(read(root), limits, source, tables.most_columns)}
+    fitted: dict[str, Any] = {"gemm": fit_gemm(read(root), limits, source, tables.most_columns, tables.coarse)}
     if tables.quantized_gemm:
         source, read = tables.quantized_gemm
-        fitted["quantized_gemm"] = fit_gemm(read(root), Limits.of(hardware, "int8"), source, tables.most_columns)
+        fitted["quantized_gemm"] = fit_gemm(read(root), Limits.of(hardware, "int8"), source, tables.most_columns, tables.coarse)
     if tables.decode:
         source, decodes = tables.decode
         fitted["decode_attention"] = fit_decode(decodes(root), limits, source)

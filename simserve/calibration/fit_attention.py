@@ -11,27 +11,32 @@ from simserve.hardware import Curves, MixedCurves, PrefillCurves
 
 HEAD_DIM = 128
 USUAL_TILE_ROWS = 64
+SPIKE = 1.1
+GROUPS = {1: (0, 1), 4: (1, 8), 32: (8, np.inf)}
+"""Query heads per KV head that share rows (more than the first, up to the second number), by the rows' name."""
 
 
 def fit_decode(points: AttentionPoints, limits: Limits, source: Source) -> Curves:
-    """Rows of (query heads per KV head, KV heads, KV heads x sequences): multi-head and grouped-query apart.
+    """Rows of (query heads per KV head, KV heads, KV heads x sequences).
 
-    How many query heads share a KV head hardly matters once they are more than one, so that grouped rows hold the median.
+    How many query heads share a KV head matters little once they are more than one: rows hold the medians of GROUPS.
     """
     launch_s = float(points.seconds.min())
     rows: dict[str, str] = {}
     contexts = np.unique(points.tokens)
     group = points.heads / points.kv_heads
-    for is_mha in (True, False):
-        chosen = (group == 1) == is_mha
+    for name, (above, most) in GROUPS.items():
+        chosen = (group > above) & (group <= most)
         if chosen.any():
-            rows |= _decode_rows(points.where(chosen), contexts, launch_s, limits)
+            rows |= _decode_rows(name, points.where(chosen), contexts, launch_s, limits)
     return Curves(
         **source.fields(len(points)), launch_s=round(launch_s, 9), columns=tuple(contexts), rows=rows
     )
 
 
-def _decode_rows(points: AttentionPoints, contexts: Floats, launch_s: float, limits: Limits) -> dict[str, str]:
+def _decode_rows(
+    name: int, points: AttentionPoints, contexts: Floats, launch_s: float, limits: Limits
+) -> dict[str, str]:
     batch = points.kv_heads * points.sequences
     group = points.heads / points.kv_heads
     axes = [np.unique(group), np.unique(points.kv_heads), np.unique(batch), contexts]
@@ -43,10 +48,9 @@ def _decode_rows(points: AttentionPoints, contexts: Floats, launch_s: float, lim
     known = np.where(np.isnan(seconds), np.nan, full)
     any_known = ~np.isnan(seconds).all(axis=0)
     medians = np.where(any_known, _median(np.where(any_known, known, 0.0)), np.median(full, axis=0))
-    name = 1 if axes[0][-1] == 1 else 4
     rows = {}
     for j, kv_heads in enumerate(axes[1]):
-        grown = _growing(medians[j])
+        grown = growing(medians[j])
         efficiency = np.clip((launch_s + bound_s[0, j]) / grown, 1e-4, 1.0)
         rows |= {f"{name}x{kv_heads:.0f}x{b:.0f}": row_text(efficiency[i]) for i, b in enumerate(axes[2])}
     return rows
@@ -63,7 +67,7 @@ def fit_prefill(
     bound_s = prompt_bound_s(limits, heads, kv_heads, sequences, tokens)
     seconds = np.maximum(seconds, bound_s)
     full = complete_all(seconds, launch_s + bound_s, [*axes[:3], axes[3] ** 2])
-    efficiency = np.clip((launch_s + bound_s) / np.maximum.accumulate(full, axis=3), 1e-4, 1.0)
+    efficiency = np.clip((launch_s + bound_s) / _growing_with_tokens(full), 1e-4, 1.0)
     rows = {}
     for i, h in enumerate(axes[0]):
         for j, kv in enumerate(axes[1]):
@@ -88,6 +92,11 @@ def prompt_bound_s(limits: Limits, heads: Floats, kv_heads: Floats, sequences: F
     return np.maximum(flops / limits.flops_per_s, moved / limits.bytes_per_s)
 
 
+def _growing_with_tokens(seconds: Floats) -> Floats:
+    """A prompt of one token is often computed as a decode, and slower: it stays as measured."""
+    return np.concatenate([seconds[..., :1], np.apply_along_axis(growing, 3, seconds[..., 1:])], axis=3)
+
+
 def _largest_efficiency(points: AttentionPoints, limits: Limits) -> float:
     """What long prompts of many heads reach: their median, over the tenth of the points with the most work."""
     bound_s = prompt_bound_s(limits, points.heads, points.kv_heads, points.sequences, points.tokens)
@@ -103,7 +112,7 @@ def fit_chunks(points: MixedPoints, limits: Limits, source: Source, heads: int) 
     pairs = axes[1] * axes[0][:, None] + axes[1] * (axes[1] + 1) / 2
     bound_s = 4 * HEAD_DIM * heads * pairs / limits.flops_per_s
     seconds = np.maximum(_table(axes, [alone.cached, alone.chunk], alone.seconds), bound_s)
-    seconds = _growing(complete_all(seconds, launch_s + bound_s, axes))
+    seconds = growing(complete_all(seconds, launch_s + bound_s, axes))
     efficiency = np.clip((launch_s + bound_s) / seconds, 1e-4, 1.0)
     rows = {f"{cached:.0f}": row_text(row) for cached, row in zip(axes[0], efficiency, strict=True)}
     return Curves(**source.fields(len(alone)), launch_s=round(launch_s, 9), columns=tuple(axes[1]), rows=rows)
@@ -117,7 +126,7 @@ def fit_mixed(points: MixedPoints, limits: Limits, source: Source, heads: int, k
     launch_s = float(smallest.seconds.min())
     bound_s = axes[0][:, None] * axes[1] * (4.0 * HEAD_DIM * kv_heads) / limits.bytes_per_s
     seconds = np.maximum(_table(axes, [smallest.decodes, smallest.context], smallest.seconds), bound_s)
-    seconds = _growing(complete_all(seconds, launch_s + bound_s, axes))
+    seconds = growing(complete_all(seconds, launch_s + bound_s, axes))
     efficiency = np.clip((launch_s + bound_s) / seconds, 1e-4, 1.0)
     return MixedCurves(
         **source.fields(len(smallest)),
@@ -155,9 +164,23 @@ def _table(axes: list[Floats], columns: list[Floats], seconds: Floats) -> Floats
     return np.where(np.isinf(table), np.nan, table)
 
 
-def _growing(seconds: Floats) -> Floats:
-    """More sequences or more context never take less: dips are noise of the measurement."""
-    return np.maximum.accumulate(np.maximum.accumulate(seconds, axis=0), axis=1)
+def growing(seconds: Floats) -> Floats:
+    """``seconds`` made to grow with each axis: more sequences or more context never take less, dips are noise.
+
+    A cell slower than one that does more is cut to SPIKE times that one; the rest is the middle between the least curve
+    that lies above and the largest that lies below.
+    """
+    below = np.minimum(seconds, SPIKE * _least_of_larger(seconds))
+    above = below
+    for axis in range(seconds.ndim):
+        above = np.maximum.accumulate(above, axis=axis)
+    return (above + _least_of_larger(below)) / 2
+
+
+def _least_of_larger(seconds: Floats) -> Floats:
+    for axis in range(seconds.ndim):
+        seconds = np.flip(np.minimum.accumulate(np.flip(seconds, axis), axis=axis), axis)
+    return seconds
 
 
 def _median(values: Floats) -> Floats:

@@ -24,8 +24,8 @@ from simserve.calibration.shipped import TABLES, Tables, decodes_of
 from simserve.hardware import HardwareProfile, HeldOut, load_hardware
 
 SEED = 20
-SHAPE_ROUNDS = 3
-"""Random halvings of the shapes that are pooled: there are few of them on some devices."""
+ROUNDS = 3
+"""Random halvings that are pooled."""
 USUAL_FOLDER = Path("../shared/measurements/ops")
 AnyPoints = GemmPoints | AttentionPoints
 Split = Literal["points", "shapes"]
@@ -91,7 +91,7 @@ def gemm_error(tables: Tables, hardware: HardwareProfile, root: Path, split: Spl
     limited = GemmPoints(cached, points.m, points.n, points.k)
 
     def predict(train: Mask) -> Floats:
-        curves = fit_gemm(points.where(train), limits, source, tables.most_columns)
+        curves = fit_gemm(points.where(train), limits, source, tables.most_columns, tables.coarse)
         return predict_gemms(curves, points, hardware, dtype)
 
     return _error(limited.seconds, np.column_stack([points.n, points.k]), split, predict)
@@ -133,7 +133,7 @@ def prefill_error(tables: Tables, hardware: HardwareProfile, root: Path) -> Held
 def _error(seconds: Floats, shapes: Floats, split: Split, predict: Callable[[Mask], Floats]) -> HeldOut:
     random = np.random.default_rng(SEED)
     errors = []
-    for _ in range(1 if split == "points" else SHAPE_ROUNDS):
+    for _ in range(ROUNDS):
         test = random.random(len(seconds)) < 0.5 if split == "points" else _half_of_shapes(shapes, random)
         errors.append(np.abs(predict(~test)[test] / seconds[test] - 1))
     pooled = np.concatenate(errors)

@@ -35,8 +35,10 @@ class Tables:
     elementwise: tuple[Source, Callable[[Path], ElementwisePoints]] | None = None
     all_reduce: tuple[Source, Callable[[Path], AllReducePoints]] | None = None
     quantized_gemm: tuple[Source, Callable[[Path], GemmPoints]] | None = None
-    most_columns: int = 36
+    most_columns: int = 28
     """Numbers of tokens that the GEMM curves keep."""
+    coarse: bool = False
+    """Whether neighbouring matrix shapes are a factor of two apart."""
 
 
 def aiconfigurator_tables(folder: str, engine: str, communication: str) -> Tables:
@@ -113,10 +115,11 @@ TABLES: dict[str, Tables] = {
     ),
     "RTX4090": _llmservingsim_tables("RTX4090", "vLLM 0.19.0, 2026-08-17, bfloat16"),
     "RTX3090": Tables(
-        gemm=(Source(LLMSERVINGSIM, MIT, "eager PyTorch, Llama-3.1-8B at TP 1 and 2"), _rtx3090_gemms), most_columns=200
+        gemm=(Source(LLMSERVINGSIM, MIT, "eager PyTorch, Llama-3.1-8B at TP 1 and 2"), _rtx3090_gemms), most_columns=260
     ),
     "TPUv6e": Tables(gemm=(Source(LLMSERVINGSIM, MIT, "JAX, Llama-3.1-8B; noisy"), _tpu_gemms), most_columns=60),
     "NPU-Ascend910B": Tables(
+        coarse=True,
         gemm=(ASCEND, lambda root: ascend.read_gemms(root / "Ascend910B" / "MatMulV2_tidy.csv", "bf16")),
         quantized_gemm=(
             ASCEND,
@@ -146,3 +149,54 @@ def decodes_of(points: MixedPoints, heads: int = llmservingsim.HEADS, kv_heads: 
     return AttentionPoints(
         alone.seconds, np.full(shape, float(heads)), np.full(shape, float(kv_heads)), alone.decodes, alone.context
     )
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """An operator whose curves are another device's: why, and how far off that may be."""
+
+    source: str
+    because: str
+    uncertainty: float
+
+
+def _all_from(source: str, because: str, uncertainty: float, *operators: str) -> dict[str, Derivation]:
+    return {operator: Derivation(source, because, uncertainty) for operator in operators}
+
+
+_ATTENTION = ("decode_attention", "prefill_attention")
+_LARGE = ("gemm", *_ATTENTION)
+_SMALL = _all_from("RTX4090", "small operators of the same engine were measured there", 0.2, "elementwise")
+
+DERIVED: dict[str, dict[str, Derivation]] = {
+    "A100-SXM4-80GB": _SMALL,
+    "H100-SXM": _SMALL,
+    "L40S": _SMALL | _all_from("RTX4090", "the same architecture", 0.2, "mixed_decode"),
+    "RTX4090": _all_from("L40S", "the same architecture; used for prompts without a chunk table only", 0.15, "prefill_attention")
+    | _all_from("RTXPRO6000", "PCIe without NVLink there too", 0.3, "all_reduce"),
+    "RTX3090": _all_from("A100-SXM4-80GB", "the same generation and attention kernels; never measured here", 0.2, *_ATTENTION)
+    | _SMALL,
+    "A6000": _all_from("RTX3090", "the same chip", 0.15, "gemm")
+    | _all_from("A100-SXM4-80GB", "the same generation and attention kernels", 0.2, *_ATTENTION)
+    | _SMALL,
+    "L4": _all_from("L40S", "the same architecture, more power-limited", 0.25, *_LARGE) | _SMALL,
+    "H200": _all_from("H100-SXM", "the same chip with faster memory", 0.12, *_LARGE, "all_reduce") | _SMALL,
+    "H100-PCIe": _all_from("H100-SXM", "the same architecture with fewer units and less power", 0.15, *_LARGE) | _SMALL,
+    "B200": _all_from("H100-SXM", "the closest measured architecture", 0.3, *_LARGE, "all_reduce") | _SMALL,
+    "NPU-Ascend910B": _SMALL,
+    "TPUv6e": _SMALL,
+} | {
+    name: _all_from("A100-SXM4-80GB", "the same chip with other memory or power limit", 0.1, *_LARGE) | _SMALL
+    for name in ("A100-80GB-PCIe", "A100-40GB-SXM", "A100-40GB-PCIe")
+}
+"""By profile and operator."""
+
+UNPACKED = {"packs_query_heads": False}
+FLAGS: dict[str, dict[str, bool]] = dict.fromkeys(
+    (
+        "A100-SXM4-80GB", "A100-80GB-PCIe", "A100-40GB-SXM", "A100-40GB-PCIe", "A6000", "RTX3090", "RTX4090", "L40S", "L4",
+        "RTXPRO6000",
+    ),
+    UNPACKED,
+)  # fmt: skip
+"""Devices on which vLLM runs FlashAttention 2."""

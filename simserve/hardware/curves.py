@@ -27,7 +27,7 @@ def _numbers(value: Any) -> Any:
 Numbers = Annotated[
     tuple[float, ...],
     BeforeValidator(_numbers),
-    PlainSerializer(lambda numbers: " ".join(f"{number:g}" for number in numbers)),
+    PlainSerializer(lambda numbers: " ".join(f"{number:g}".removeprefix("0") or "0" for number in numbers)),
     Field(min_length=1),
 ]
 

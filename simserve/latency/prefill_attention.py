@@ -27,7 +27,9 @@ class PrefillAttention:
         if isinstance(curves, PrefillCurves):
             self.launch_s, self.tile_rows = curves.launch_s, curves.tile_rows
             self._context_efficiency = curves.context_efficiency
-            self._alone_s = prompts_s(curves, shape, 1, np.arange(max_tokens + 1.0)).tolist()
+            alone_s = prompts_s(curves, shape, 1, np.arange(max_tokens + 1.0))
+            # A prompt of one token may be measured slower than one of two, as it is computed in another way.
+            self._alone_s: list[float] = np.minimum.accumulate(alone_s[::-1])[::-1].tolist()
         else:
             self._alone_s = (_alone_bound_s(shape, np.arange(max_tokens + 1.0)) / self._context_efficiency).tolist()
         if calibration is not None and isinstance(calibration.chunk_attention, Curves):
@@ -81,7 +83,7 @@ def prompts_s(curves: PrefillCurves, shape: AttentionShape, sequences: int, toke
     """Seconds of ``sequences`` prompts of so many ``tokens`` each in one call, with nothing cached."""
     measured = np.array(curves.columns)
     efficiency = _row_for(curves, shape.attention, sequences)
-    nodes = np.maximum.accumulate((curves.launch_s + _alone_bound_s(shape, measured) * sequences) / efficiency)
+    nodes = (curves.launch_s + _alone_bound_s(shape, measured) * sequences) / efficiency
     # Time grows with the pairs, so they are what it is straight over between two measured lengths.
     inside = np.interp(tokens * (tokens + 1), measured * (measured + 1), nodes)
     bound_s = _alone_bound_s(shape, tokens) * sequences
