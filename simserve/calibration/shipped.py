@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from simserve.calibration.importers import aiconfigurator, ascend, llmservingsim
+from simserve.calibration.importers import aiconfigurator, ascend, llmservingsim, vidur
 from simserve.calibration.limits import Source
 from simserve.calibration.points import (
     AllReducePoints,
@@ -102,7 +102,13 @@ _BLACKWELL_LAYERS = _llmservingsim_tables("RTXPRO6000", "vLLM 0.19.0, 2026-04-24
 _BLACKWELL = aiconfigurator_tables("RTXPRO6000", "vLLM0.19.0", "0.24.0")
 
 TABLES: dict[str, Tables] = {
-    "A100-SXM4-80GB": aiconfigurator_tables("A100-SXM4-80GB", "vLLM0.14.0", "0.14.0"),
+    "A100-SXM4-80GB": replace(
+        aiconfigurator_tables("A100-SXM4-80GB", "vLLM0.14.0", "0.14.0"),
+        elementwise=(
+            Source("github.com/microsoft/vidur", MIT, "kernels of vLLM of 2024, half precision"),
+            lambda root: vidur.read_small_operators(root / "A100-SXM4-80GB" / "a100_Meta-Llama-3-8B_mlp_medians.csv"),
+        ),
+    ),
     "H100-SXM": aiconfigurator_tables("H100-SXM", "vLLM0.19.0", "0.19.0"),
     "L40S": aiconfigurator_tables("L40S", "vLLM0.24.0", "0.22.0"),
     "RTXPRO6000": Tables(
@@ -166,12 +172,12 @@ def _all_from(source: str, because: str, uncertainty: float, *operators: str) ->
 
 _ATTENTION = ("decode_attention", "prefill_attention")
 _LARGE = ("gemm", *_ATTENTION)
-_SMALL = _all_from("RTX4090", "small operators of the same engine were measured there", 0.2, "elementwise")
+_SMALL = _all_from("A100-SXM4-80GB", "small operators were measured there, with a last cache as small", 0.2, "elementwise")
+_SMALL_CACHED = _all_from("RTX4090", "small operators were measured there, with a last cache as large", 0.2, "elementwise")
 
 DERIVED: dict[str, dict[str, Derivation]] = {
-    "A100-SXM4-80GB": _SMALL,
     "H100-SXM": _SMALL,
-    "L40S": _SMALL | _all_from("RTX4090", "the same architecture", 0.2, "mixed_decode"),
+    "L40S": _SMALL_CACHED | _all_from("RTX4090", "the same architecture", 0.2, "mixed_decode"),
     "RTX4090": _all_from("L40S", "the same architecture; used for prompts without a chunk table only", 0.15, "prefill_attention")
     | _all_from("RTXPRO6000", "PCIe without NVLink there too", 0.3, "all_reduce"),
     "RTX3090": _all_from("A100-SXM4-80GB", "the same generation and attention kernels; never measured here", 0.2, *_ATTENTION)
@@ -179,10 +185,10 @@ DERIVED: dict[str, dict[str, Derivation]] = {
     "A6000": _all_from("RTX3090", "the same chip", 0.15, "gemm")
     | _all_from("A100-SXM4-80GB", "the same generation and attention kernels", 0.2, *_ATTENTION)
     | _SMALL,
-    "L4": _all_from("L40S", "the same architecture, more power-limited", 0.25, *_LARGE) | _SMALL,
+    "L4": _all_from("L40S", "the same architecture, more power-limited", 0.25, *_LARGE) | _SMALL_CACHED,
     "H200": _all_from("H100-SXM", "the same chip with faster memory", 0.12, *_LARGE, "all_reduce") | _SMALL,
     "H100-PCIe": _all_from("H100-SXM", "the same architecture with fewer units and less power", 0.15, *_LARGE) | _SMALL,
-    "B200": _all_from("H100-SXM", "the closest measured architecture", 0.3, *_LARGE, "all_reduce") | _SMALL,
+    "B200": _all_from("H100-SXM", "the closest measured architecture", 0.3, *_LARGE, "all_reduce") | _SMALL_CACHED,
     "NPU-Ascend910B": _SMALL,
     "TPUv6e": _SMALL,
 } | {

@@ -61,6 +61,8 @@ class HardwareProfile(Part):
     count: Annotated[int, Field(ge=1)] = 1
     """How many of these devices the user has."""
     memory_bytes: Annotated[int, Field(ge=1)]
+    reported_memory_bytes: Annotated[int, Field(ge=1)] | None = None
+    """What the driver reports as the device's whole memory, less than nominal; null where unknown."""
     bandwidth_bytes_per_s: Positive
     peak_flops: Annotated[dict[Dtype, Positive], Field(min_length=1)]
     """FLOP/s (operations per second for int8) by dtype."""
@@ -107,4 +109,6 @@ class HardwareProfile(Part):
         for field, value in changes.items():
             if value < 1:
                 raise HardwareError(f"{field} of {self.name} must be at least 1, not {value}")
+        if memory_bytes is not None:
+            changes["reported_memory_bytes"] = memory_bytes
         return self.model_copy(update=changes)

@@ -13,8 +13,10 @@ from simserve.models import ModelSpec
 
 ACTIVATION_BYTES = 2
 LOGIT_BYTES = 4
-UNMEASURED_LAUNCH_S = 3e-6
-"""Of one small operator where none was measured; the RTX 4090's take 2-3 µs."""
+UNMEASURED_LAUNCH_S, SAMPLER_LAUNCH_S = 3e-6, 25e-6
+"""Of one small operator where none was measured, and of the sampler; the RTX 4090 and RTX PRO 6000 take 2-3 and 25 µs."""
+SAMPLER_PASSES = 2.3
+"""How often those two read the logits from memory, as they are more than their last cache holds."""
 
 
 class Elementwise:
@@ -49,7 +51,8 @@ class Elementwise:
     def _operator_s(self, name: str, elements: Floats) -> Floats:
         moved = elements * ACTIVATION_BYTES
         if self._rates is None or name not in self._rates.rows:
-            return UNMEASURED_LAUNCH_S + moved / (self._bandwidth * self._efficiency)
+            launch_s, passes = (SAMPLER_LAUNCH_S, SAMPLER_PASSES) if name == "sampler" else (UNMEASURED_LAUNCH_S, 1.0)
+            return launch_s + passes * moved / (self._bandwidth * self._efficiency)
         measured = np.array(self._rates.columns)
         nodes = np.maximum.accumulate(measured / (np.array(self._rates.rows[name]) * self._bandwidth))
         return np.where(moved > measured[-1], nodes[-1] * moved / measured[-1], np.interp(moved, measured, nodes))
