@@ -14,7 +14,9 @@ from simserve.calibration.shipped import DERIVED, FLAGS, TABLES, Derivation
 from simserve.hardware import Curves, load_hardware
 from simserve.resources import data_dir
 
-HEADING = "\n# Efficiency curves fitted to published measurements; see simserve/hardware/curves.py for how to read them.\n"
+HEADING = (
+    "\n# Efficiency curves fitted to published measurements; see simserve/hardware/curves.py for how to read them.\n"
+)
 
 
 def main() -> None:
@@ -29,7 +31,9 @@ def write_calibration(name: str, root: Path) -> int:
     """Replace the calibration in the profile of ``name``; its length in bytes."""
     file = data_dir("hardware_profiles") / f"{name}.yaml"
     text = file.read_text(encoding="utf-8").split(HEADING)[0].rstrip() + "\n"
-    content = yaml.safe_dump({"calibration": calibration_of(name, root)}, sort_keys=False, width=118, allow_unicode=True)
+    content = yaml.safe_dump(
+        {"calibration": calibration_of(name, root)}, sort_keys=False, width=118, allow_unicode=True
+    )
     file.write_text(text + HEADING + content, encoding="utf-8")
     return len(content)
 

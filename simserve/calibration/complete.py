@@ -1,9 +1,10 @@
 """Filling the gaps of a measured table from its neighbours.
 
-A cell is estimated along each axis by a straight line in time between the nearest measured cells on both sides, or, where
-there is one on one side only, at that one's efficiency. The estimates are averaged; how well each kind of estimate
-(axis, one- or two-sided, how far apart) says again the cells that were measured decides how much it counts. On a coarse
-grid, where no axis can be trusted much, the mean efficiency of all cells around joins in and the average is more even.
+A cell is estimated along each axis by a straight line in time between the nearest measured cells on both sides, or,
+where there is one on one side only, at that one's efficiency. The estimates are averaged; how well each kind of
+estimate (axis, one- or two-sided, how far apart) says again the cells that were measured decides how much it
+counts. On a coarse grid, where no axis can be trusted much, the mean efficiency of all cells around joins in and
+the average is more even.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from simserve.calibration.points import Floats, Mask
 
 GAPS = (0.3, 0.7, 1.2, 2.5)
 """Bounds, in doublings of the bound between the neighbours, of the classes of gaps."""
-POWER, COARSE_POWER = 4, 1
+POWER, COARSE_POWER = 4, 3
 """An estimate counts as the usual error of its kind to minus this power."""
 TAIL = 0.3
 """Share of the 90th percentile that is added to the median for the usual error."""
@@ -42,8 +43,8 @@ def complete(seconds: Floats, bound_s: Floats, axes: list[Floats], coarse: bool 
         counts = np.where(usable, error ** -(COARSE_POWER if coarse else POWER), 0.0)
         total += np.where(usable, estimate, 0.0) * counts
         weight += counts
-    with np.errstate(invalid="ignore"):
-        return np.where(measured, seconds, total / np.where(weight > 0, weight, np.nan))
+    estimated: Floats = total / np.where(weight > 0, weight, np.nan)
+    return np.where(measured, seconds, estimated)
 
 
 def complete_all(seconds: Floats, bound_s: Floats, axes: list[Floats], coarse: bool = False) -> Floats:
@@ -72,7 +73,8 @@ def _usual_errors(estimate: Floats, seconds: Floats, measured: Mask, kind: Float
 
 def _along(seconds: Floats, bound_s: Floats, axis: int, x: Floats) -> tuple[Floats, Floats]:
     """Estimates of all cells from the nearest measured ones on ``axis``, themselves left out, and their kind."""
-    s, b = np.moveaxis(seconds, axis, -1), np.moveaxis(bound_s, axis, -1)
+    s: Floats = np.moveaxis(seconds, axis, -1)
+    b: Floats = np.moveaxis(bound_s, axis, -1)
     low, high = _nearest(~np.isnan(s))
     has_low, has_high = low >= 0, high < len(x)
     low, high = np.clip(low, 0, None), np.clip(high, None, len(x) - 1)
@@ -83,13 +85,14 @@ def _along(seconds: Floats, bound_s: Floats, axis: int, x: Floats) -> tuple[Floa
     beside = np.where(has_low, s_low * b / b_low, np.where(has_high, s_high * b / b_high, np.nan))
     both = has_low & has_high
     gap = np.log2(np.where(both, b_high / b_low, np.where(has_low, b / b_low, b_high / b)))
-    kind = np.digitize(gap, GAPS) * 2.0 + both
-    return np.moveaxis(np.where(both, between, beside), -1, axis), np.moveaxis(kind, -1, axis)
+    kind: Floats = np.digitize(gap, GAPS) * 2.0 + both
+    estimate: Floats = np.where(both, between, beside)
+    return np.moveaxis(estimate, -1, axis), np.moveaxis(kind, -1, axis)
 
 
 def _around(seconds: Floats, bound_s: Floats) -> tuple[Floats, Floats]:
     """Estimates from the mean efficiency of the cells one step away on any axes, the straight ones counting more."""
-    efficiency = np.pad(bound_s / seconds, 1, constant_values=np.nan)
+    efficiency: Floats = np.pad(bound_s / seconds, 1, constant_values=np.nan)
     total, weight = np.zeros(seconds.shape), np.zeros(seconds.shape)
     for step in itertools.product((-1, 0, 1), repeat=seconds.ndim):
         axes_moved = sum(map(abs, step))

@@ -11,7 +11,7 @@ from simserve.calibration.fit_attention import HEAD_DIM, fit_chunks, fit_decode,
 from simserve.calibration.fit_gemm import fit_gemm
 from simserve.calibration.fit_small import fit_all_reduce, fit_elementwise
 from simserve.calibration.importers.llmservingsim import HEADS, KV_HEADS
-from simserve.calibration.limits import Limits, row_text
+from simserve.calibration.limits import Limits, three_digits
 from simserve.calibration.shipped import Tables, decodes_of
 from simserve.hardware import Curves, HardwareProfile
 
@@ -23,7 +23,9 @@ def fit_all(tables: Tables, hardware: HardwareProfile, root: Path) -> dict[str, 
     fitted: dict[str, Any] = {"gemm": fit_gemm(read(root), limits, source, tables.most_columns, tables.coarse)}
     if tables.quantized_gemm:
         source, read = tables.quantized_gemm
-        fitted["quantized_gemm"] = fit_gemm(read(root), Limits.of(hardware, "int8"), source, tables.most_columns, tables.coarse)
+        fitted["quantized_gemm"] = fit_gemm(
+            read(root), Limits.of(hardware, "int8"), source, tables.most_columns, tables.coarse
+        )
     if tables.decode:
         source, decodes = tables.decode
         fitted["decode_attention"] = fit_decode(decodes(root), limits, source)
@@ -63,7 +65,7 @@ def _with_rows(general: Curves | None, own: Curves, bytes_per_s: float) -> Curve
         own_s = (own.launch_s + token_s * measured) / np.array(row)
         beyond = (own.launch_s + token_s * contexts) / row[-1]
         seconds = np.where(contexts > measured[-1], beyond, np.interp(contexts, measured, own_s))
-        rows[key] = row_text(np.clip((general.launch_s + token_s * contexts) / seconds, 1e-4, 1.0))
+        rows[key] = three_digits(np.clip((general.launch_s + token_s * contexts) / seconds, 1e-4, 1.0))
     fields = general.model_dump() | {
         "rows": rows,
         "source": f"{general.source}; {own.source}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from simserve.calibration.complete import complete_all
-from simserve.calibration.limits import Limits, Source, cap_cached, row_text
+from simserve.calibration.limits import Limits, Source, cap_cached, three_digits
 from simserve.calibration.points import AttentionPoints, Floats, MixedPoints
 from simserve.hardware import Curves, MixedCurves, PrefillCurves
 
@@ -22,21 +22,19 @@ def fit_decode(points: AttentionPoints, limits: Limits, source: Source) -> Curve
     How many query heads share a KV head matters little once they are more than one: rows hold the medians of GROUPS.
     """
     launch_s = float(points.seconds.min())
-    rows: dict[str, str] = {}
+    rows: dict[str, tuple[float, ...]] = {}
     contexts = np.unique(points.tokens)
     group = points.heads / points.kv_heads
     for name, (above, most) in GROUPS.items():
         chosen = (group > above) & (group <= most)
         if chosen.any():
             rows |= _decode_rows(name, points.where(chosen), contexts, launch_s, limits)
-    return Curves(
-        **source.fields(len(points)), launch_s=round(launch_s, 9), columns=tuple(contexts), rows=rows
-    )
+    return Curves(**source.fields(len(points)), launch_s=round(launch_s, 9), columns=tuple(contexts), rows=rows)
 
 
 def _decode_rows(
     name: int, points: AttentionPoints, contexts: Floats, launch_s: float, limits: Limits
-) -> dict[str, str]:
+) -> dict[str, tuple[float, ...]]:
     batch = points.kv_heads * points.sequences
     group = points.heads / points.kv_heads
     axes = [np.unique(group), np.unique(points.kv_heads), np.unique(batch), contexts]
@@ -48,18 +46,23 @@ def _decode_rows(
     known = np.where(np.isnan(seconds), np.nan, full)
     any_known = ~np.isnan(seconds).all(axis=0)
     medians = np.where(any_known, _median(np.where(any_known, known, 0.0)), np.median(full, axis=0))
-    rows = {}
+    rows: dict[str, tuple[float, ...]] = {}
     for j, kv_heads in enumerate(axes[1]):
         grown = growing(medians[j])
         efficiency = np.clip((launch_s + bound_s[0, j]) / grown, 1e-4, 1.0)
-        rows |= {f"{name}x{kv_heads:.0f}x{b:.0f}": row_text(efficiency[i]) for i, b in enumerate(axes[2])}
+        rows |= {f"{name}x{kv_heads:.0f}x{b:.0f}": three_digits(efficiency[i]) for i, b in enumerate(axes[2])}
     return rows
 
 
 def fit_prefill(
-    points: AttentionPoints, limits: Limits, source: Source, *, one_sequence: bool = True, tile_rows: int = USUAL_TILE_ROWS
+    points: AttentionPoints,
+    limits: Limits,
+    source: Source,
+    *,
+    one_sequence: bool = True,
+    tile_rows: int = USUAL_TILE_ROWS,
 ) -> PrefillCurves:
-    """Rows of (query heads, KV heads, sequences); ``one_sequence`` keeps those of single prompts, as an engine's are."""
+    """Rows of (query heads, KV heads, sequences); ``one_sequence`` keeps only those of single prompts."""
     launch_s = float(points.seconds.min())
     axes = [np.unique(points.heads), np.unique(points.kv_heads), np.unique(points.sequences), np.unique(points.tokens)]
     seconds = _table(axes, [points.heads, points.kv_heads, points.sequences, points.tokens], points.seconds)
@@ -74,7 +77,7 @@ def fit_prefill(
             for b, count in enumerate(axes[2]):
                 measured = not np.isnan(seconds[i, j, b]).all()
                 if h >= kv and measured and (count == 1 or not one_sequence):
-                    rows[f"{h:.0f}x{kv:.0f}x{count:.0f}"] = row_text(efficiency[i, j, b])
+                    rows[f"{h:.0f}x{kv:.0f}x{count:.0f}"] = three_digits(efficiency[i, j, b])
     return PrefillCurves(
         **source.fields(len(points)),
         launch_s=round(launch_s, 9),
@@ -114,7 +117,7 @@ def fit_chunks(points: MixedPoints, limits: Limits, source: Source, heads: int) 
     seconds = np.maximum(_table(axes, [alone.cached, alone.chunk], alone.seconds), bound_s)
     seconds = growing(complete_all(seconds, launch_s + bound_s, axes))
     efficiency = np.clip((launch_s + bound_s) / seconds, 1e-4, 1.0)
-    rows = {f"{cached:.0f}": row_text(row) for cached, row in zip(axes[0], efficiency, strict=True)}
+    rows = {f"{cached:.0f}": three_digits(row) for cached, row in zip(axes[0], efficiency, strict=True)}
     return Curves(**source.fields(len(alone)), launch_s=round(launch_s, 9), columns=tuple(axes[1]), rows=rows)
 
 
@@ -132,7 +135,7 @@ def fit_mixed(points: MixedPoints, limits: Limits, source: Source, heads: int, k
         **source.fields(len(smallest)),
         launch_s=round(launch_s, 9),
         columns=tuple(axes[1]),
-        rows={f"{count:.0f}": row_text(row) for count, row in zip(axes[0], efficiency, strict=True)},
+        rows={f"{count:.0f}": three_digits(row) for count, row in zip(axes[0], efficiency, strict=True)},
         kv_heads=kv_heads,
         idle_block_s=_idle_block_s(points, heads),
     )

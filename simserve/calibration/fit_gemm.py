@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from simserve.calibration.complete import complete_all
-from simserve.calibration.limits import Limits, Source, cap_cached, row_text
+from simserve.calibration.limits import Limits, Source, cap_cached, three_digits
 from simserve.calibration.points import Floats, GemmPoints
 from simserve.hardware import Curves
 
@@ -42,7 +42,9 @@ def fit_gemm(
         full = complete_all(seconds.reshape(cube), launch_s + bound_s.reshape(cube), [n_axis, k_axis, m], coarse)
         seconds = full.reshape(bound_s.shape)
     else:
-        seconds = np.array([_along_tokens(row, launch_s + bound, m) for row, bound in zip(seconds, bound_s, strict=True)])
+        seconds = np.array(
+            [_along_tokens(row, launch_s + bound, m) for row, bound in zip(seconds, bound_s, strict=True)]
+        )
     columns = _bends(seconds, m, most_columns)
     efficiency = np.clip((launch_s + bound_s) / seconds, 1e-4, 1.0)[:, columns]
     names = [f"{n:.0f}x{k:.0f}" for n, k in shapes]
@@ -50,7 +52,7 @@ def fit_gemm(
         **source.fields(len(points)),
         launch_s=round(launch_s, 9),
         columns=tuple(m[columns]),
-        rows={name: row_text(row) for name, row in zip(names, efficiency, strict=True)},
+        rows={name: three_digits(row) for name, row in zip(names, efficiency, strict=True)},
     )
 
 

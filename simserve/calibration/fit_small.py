@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from simserve.calibration.limits import Source, row_text
+from simserve.calibration.limits import Source, three_digits
 from simserve.calibration.points import AllReducePoints, ElementwisePoints
 from simserve.hardware import Curves, Rates
 
@@ -21,7 +21,7 @@ def fit_all_reduce(points: AllReducePoints, link_bytes_per_s: float, source: Sou
         order = np.argsort(own.message_bytes)
         seconds = np.maximum.accumulate(np.interp(sizes, own.message_bytes[order], own.seconds[order]))
         bound_s = sizes * (2 * (devices - 1) / devices) / link_bytes_per_s
-        rows[f"{devices:.0f}"] = row_text(np.clip((launch_s + bound_s) / seconds, 1e-4, 1.0))
+        rows[f"{devices:.0f}"] = three_digits(np.clip((launch_s + bound_s) / seconds, 1e-4, 1.0))
     return Curves(**source.fields(len(points)), launch_s=round(launch_s, 9), columns=tuple(sizes), rows=rows)
 
 
@@ -37,5 +37,5 @@ def fit_elementwise(points: ElementwisePoints, bytes_per_s: float, source: Sourc
         inside = np.interp(columns, moved, seconds)
         beyond = np.maximum(columns / moved[-1], 1.0)
         rate = columns / (inside * beyond) / bytes_per_s
-        rows[str(name)] = " ".join(f"{value:.3g}" for value in rate)
+        rows[str(name)] = three_digits(rate)
     return Rates(**source.fields(len(points)), columns=tuple(columns), rows=rows)

@@ -41,7 +41,7 @@ class OperatorError:
 
 
 def holdout_errors(root: Path, names: list[str] | None = None) -> list[OperatorError]:
-    """Errors of every operator with tables, by profile; raises :class:`simserve.errors.HardwareError` for bad tables."""
+    """Errors of every operator with tables, by profile; raises :class:`HardwareError` for bad tables."""
     found = []
     for name in names or list(TABLES):
         hardware, tables = load_hardware(name), TABLES[name]
@@ -57,7 +57,10 @@ def main() -> None:
     for name in TABLES:
         for error in holdout_errors(root, [name]):
             held = error.held_out
-            print(f"{name:16} {error.operator:18} {held.of:8} {held.points:7} {held.median:8.1%} {held.p95:8.1%}", flush=True)
+            print(
+                f"{name:16} {error.operator:18} {held.of:8} {held.points:7} {held.median:8.1%} {held.p95:8.1%}",
+                flush=True,
+            )
 
 
 Test = tuple[str, tuple[Split, ...], Callable[[Split], HeldOut]]

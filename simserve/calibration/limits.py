@@ -61,7 +61,9 @@ def cap_cached(seconds: Floats, bound_s: Floats, read_bytes: Floats, limits: Lim
     They get at most the efficiency that the best of those read from memory reach (their 95th percentile).
     """
     efficiency = bound_s / seconds
-    from_memory = ~np.isnan(seconds) & (read_bytes > 2 * limits.cache_bytes) & (bound_s <= read_bytes / limits.bytes_per_s * 1.5)
+    from_memory = (
+        ~np.isnan(seconds) & (read_bytes > 2 * limits.cache_bytes) & (bound_s <= read_bytes / limits.bytes_per_s * 1.5)
+    )
     if not from_memory.any():
         return np.where(efficiency > 1, bound_s, seconds)
     best = min(float(np.percentile(efficiency[from_memory], 95)), 1.0)
@@ -69,6 +71,6 @@ def cap_cached(seconds: Floats, bound_s: Floats, read_bytes: Floats, limits: Lim
     return np.where(cached & (efficiency > best), bound_s / best, np.where(efficiency > 1, bound_s, seconds))
 
 
-def row_text(efficiency: Floats) -> str:
-    """Three digits are more than a measurement repeats."""
-    return " ".join(f"{value:.3g}".replace("0.", ".", 1) if value < 1 else "1" for value in efficiency)
+def three_digits(values: Floats) -> tuple[float, ...]:
+    """``values`` rounded: three digits are more than a measurement repeats."""
+    return tuple(float(f"{value:.3g}") for value in values)

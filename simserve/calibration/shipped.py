@@ -21,7 +21,9 @@ from simserve.calibration.points import (
 APACHE, MIT = "Apache-2.0", "MIT"
 AICONFIGURATOR = "github.com/ai-dynamo/aiconfigurator"
 LLMSERVINGSIM = "github.com/casys-kaist/LLMServingSim"
-ASCEND = Source("github.com/hudingyi688/aiconfigurator-npu", "none stated: figures only", "vLLM-Ascend 0.18, graph replay")
+ASCEND = Source(
+    "github.com/hudingyi688/aiconfigurator-npu", "none stated: figures only", "vLLM-Ascend 0.18, graph replay"
+)
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Tables:
     elementwise: tuple[Source, Callable[[Path], ElementwisePoints]] | None = None
     all_reduce: tuple[Source, Callable[[Path], AllReducePoints]] | None = None
     quantized_gemm: tuple[Source, Callable[[Path], GemmPoints]] | None = None
-    most_columns: int = 28
+    most_columns: int = 24
     """Numbers of tokens that the GEMM curves keep."""
     coarse: bool = False
     """Whether neighbouring matrix shapes are a factor of two apart."""
@@ -76,7 +78,9 @@ def _llmservingsim_tables(folder: str, measured: str) -> Tables:
         elementwise=(source, lambda root: read(root)[1]),
         mixed=(
             source,
-            lambda root: llmservingsim.read_mixed_attention(root / folder / f"perf_{folder}_Llama-3.1-8B_tp1_attention.csv"),
+            lambda root: llmservingsim.read_mixed_attention(
+                root / folder / f"perf_{folder}_Llama-3.1-8B_tp1_attention.csv"
+            ),
         ),
         most_columns=160,
     )
@@ -148,7 +152,9 @@ TABLES: dict[str, Tables] = {
 """By the profile's name."""
 
 
-def decodes_of(points: MixedPoints, heads: int = llmservingsim.HEADS, kv_heads: int = llmservingsim.KV_HEADS) -> AttentionPoints:
+def decodes_of(
+    points: MixedPoints, heads: int = llmservingsim.HEADS, kv_heads: int = llmservingsim.KV_HEADS
+) -> AttentionPoints:
     """The calls of a mixed table that have decodes only."""
     alone = points.where((points.chunk == 0) & (points.decodes > 0))
     shape = alone.seconds.shape
@@ -172,17 +178,25 @@ def _all_from(source: str, because: str, uncertainty: float, *operators: str) ->
 
 _ATTENTION = ("decode_attention", "prefill_attention")
 _LARGE = ("gemm", *_ATTENTION)
-_SMALL = _all_from("A100-SXM4-80GB", "small operators were measured there, with a last cache as small", 0.2, "elementwise")
-_SMALL_CACHED = _all_from("RTX4090", "small operators were measured there, with a last cache as large", 0.2, "elementwise")
+_SMALL = _all_from(
+    "A100-SXM4-80GB", "small operators were measured there, with a last cache as small", 0.2, "elementwise"
+)
+_SMALL_CACHED = _all_from(
+    "RTX4090", "small operators were measured there, with a last cache as large", 0.2, "elementwise"
+)
 
 DERIVED: dict[str, dict[str, Derivation]] = {
     "H100-SXM": _SMALL,
     "L40S": _SMALL_CACHED | _all_from("RTX4090", "the same architecture", 0.2, "mixed_decode"),
-    "RTX4090": _all_from("L40S", "the same architecture; used for prompts without a chunk table only", 0.15, "prefill_attention")
+    "RTX4090": _all_from(
+        "L40S", "the same architecture; used for prompts without a chunk table only", 0.15, "prefill_attention"
+    )
     | _all_from("RTXPRO6000", "PCIe without NVLink there too", 0.3, "all_reduce"),
-    "RTX3090": _all_from("A100-SXM4-80GB", "the same generation and attention kernels; never measured here", 0.2, *_ATTENTION)
+    "RTX3090": _all_from(
+        "A100-SXM4-80GB", "the same generation and attention kernels; never measured here", 0.2, *_ATTENTION
+    )
     | _SMALL,
-    "A6000": _all_from("RTX3090", "the same chip", 0.15, "gemm")
+    "A6000": _all_from("L40S", "its successor, as power-limited", 0.25, "gemm")
     | _all_from("A100-SXM4-80GB", "the same generation and attention kernels", 0.2, *_ATTENTION)
     | _SMALL,
     "L4": _all_from("L40S", "the same architecture, more power-limited", 0.25, *_LARGE) | _SMALL_CACHED,
@@ -200,8 +214,8 @@ DERIVED: dict[str, dict[str, Derivation]] = {
 UNPACKED = {"packs_query_heads": False}
 FLAGS: dict[str, dict[str, bool]] = dict.fromkeys(
     (
-        "A100-SXM4-80GB", "A100-80GB-PCIe", "A100-40GB-SXM", "A100-40GB-PCIe", "A6000", "RTX3090", "RTX4090", "L40S", "L4",
-        "RTXPRO6000",
+        "A100-SXM4-80GB", "A100-80GB-PCIe", "A100-40GB-SXM", "A100-40GB-PCIe", "A6000", "RTX3090", "RTX4090", "L40S",
+        "L4", "RTXPRO6000",
     ),
     UNPACKED,
 )  # fmt: skip

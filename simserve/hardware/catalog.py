@@ -57,7 +57,9 @@ def _curves_of(derived: Derived, operator: str, wanted_by: str) -> Curves:
     source = _read(file).calibration
     curves = getattr(source, operator, None)
     if not isinstance(curves, Curves):
-        raise HardwareError(f"{wanted_by} takes {operator} from {derived.derived_from}, which has no measured curves of it")
+        raise HardwareError(
+            f"{wanted_by} takes {operator} from {derived.derived_from}, which has no measured curves of it"
+        )
     return curves.model_copy(update={"derived": derived, "held_out": ()})
 
 

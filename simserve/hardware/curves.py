@@ -1,8 +1,8 @@
 """Measured efficiency curves of one device, as a profile's ``calibration:`` holds them.
 
-An operator takes ``(launch_s + bound_s) / efficiency`` seconds, where ``bound_s`` is max(FLOPs / peak, bytes / bandwidth):
-efficiency is at most 1, so nothing comes out faster than the device can be. Rows of numbers are written as text, which
-keeps a profile short and quick to read.
+An operator takes ``(launch_s + bound_s) / efficiency`` seconds, where ``bound_s`` is max(FLOPs / peak, bytes /
+bandwidth): efficiency is at most 1, so nothing comes out faster than the device can be. Rows of numbers are written
+as text, which keeps a profile short and quick to read.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ class Part(BaseModel):
 
 
 def _numbers(value: Any) -> Any:
+    if isinstance(value, int | float):  # a row of one number is no text to YAML
+        return (float(value),)
     if not isinstance(value, str):
         return value
     return tuple(float(word) for word in value.split())
@@ -88,7 +90,7 @@ class Curves(Part):
     def _key_parts(self) -> int:
         return next(iter(self.rows)).count("x") + 1
 
-    def keys(self) -> list[tuple[int, ...]]:
+    def row_numbers(self) -> list[tuple[int, ...]]:
         """The rows' keys as numbers, in order."""
         return [tuple(int(part) for part in key.split("x")) for key in self.rows]
 
@@ -119,7 +121,7 @@ class PrefillCurves(Curves):
 class MixedCurves(Curves):
     """Decodes that share their attention kernel with a prefill chunk; rows are sequences, columns context tokens.
 
-    Measured with ``heads_per_kv_head`` query heads per KV head; the efficiency is relative to reading the KV cache once.
+    Measured with ``kv_heads`` KV heads; the efficiency is relative to reading the KV cache once.
     """
 
     kv_heads: Annotated[int, Field(ge=1)]
@@ -132,9 +134,9 @@ class Calibration(Part):
 
     gemm: rows ``n x k``, columns tokens (m). quantized_gemm: the same for int8 weights and activations.
     decode_attention: rows ``query heads per KV head x KV heads x (sequences * KV heads)``, columns context tokens.
-    prefill_attention: see :class:`PrefillCurves`. chunk_attention: rows context tokens, columns tokens of the chunk, for
-    ``chunk_heads`` query heads. mixed_decode: see :class:`MixedCurves`. elementwise: rows by operator, columns bytes.
-    all_reduce: rows devices, columns bytes of the message, relative to a ring over the link.
+    prefill_attention: see :class:`PrefillCurves`. chunk_attention: rows context tokens, columns tokens of the chunk,
+    for ``chunk_heads`` query heads. mixed_decode: see :class:`MixedCurves`. elementwise: rows by operator, columns
+    bytes. all_reduce: rows devices, columns bytes of the message, relative to a ring over the link.
     """
 
     head_dim: int = 128
@@ -150,6 +152,12 @@ class Calibration(Part):
     mixed_decode: MixedCurves | Derived | None = None
     elementwise: Rates | Derived | None = None
     all_reduce: Curves | Derived | None = None
+
+    @property
+    def derived_from(self) -> list[str]:
+        """Devices whose matrix products or attention stand in for this one's."""
+        present = [curves for curves in (self.gemm, self.decode_attention, self.prefill_attention) if curves]
+        return list(dict.fromkeys(entry.derived_from for curves in present if (entry := _derived(curves))))
 
     @property
     def uncertainty(self) -> float:

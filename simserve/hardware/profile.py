@@ -87,6 +87,15 @@ class HardwareProfile(Part):
         calibration = self.calibration
         return calibration is not None and None not in (calibration.gemm, calibration.decode_attention)
 
+    @property
+    def uncertainty(self) -> str:
+        """How far off a predicted step may be, and why, in words."""
+        if not self.calibrated or self.calibration is None:
+            return f"±{self.default_efficiency.uncertainty:.0%}, from datasheet peaks and assumed efficiencies"
+        derived = self.calibration.derived_from
+        basis = f"of {', '.join(derived)}" if derived else "of this device"
+        return f"±{self.calibration.uncertainty:.0%}, from measured operators {basis}"
+
     def peak_flops_for(self, dtype: str) -> float:
         """Peak FLOP/s in ``dtype``; raises :class:`HardwareError` naming the dtypes the profile states."""
         for known, peak in self.peak_flops.items():

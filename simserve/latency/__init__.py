@@ -1,8 +1,8 @@
 """How long one step takes, and how many KV blocks fit: operators -> calibrated rooflines -> step time.
 
-``gemm``, ``decode_attention``, ``prefill_attention``, ``mixed_attention``, ``elementwise`` and ``communication`` are the
-operators, ``layers`` a model's matrix products, ``host`` and ``front_end`` what surrounds the device; ``step_timer``
-puts them together and ``memory`` plans the KV cache.
+``gemm``, ``decode_attention``, ``prefill_attention``, ``mixed_attention``, ``elementwise`` and ``communication``
+are the operators, ``layers`` a model's matrix products, ``host`` and ``front_end`` what surrounds the device;
+``step_timer`` puts them together and ``memory`` plans the KV cache.
 """
 
 from __future__ import annotations

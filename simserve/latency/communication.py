@@ -25,7 +25,7 @@ def all_reduce_s(hardware: HardwareProfile, devices: int, message_bytes: Floats)
     if not isinstance(curves, Curves):
         return UNMEASURED_LATENCY_S + bound_s
     measured = np.array(curves.columns)
-    nearest = min(curves.keys(), key=lambda key: abs(key[0] - devices))[0]
+    nearest = min(curves.row_numbers(), key=lambda key: abs(key[0] - devices))[0]
     efficiency = np.array(curves.rows[str(nearest)])
     bound_nodes = measured * (2 * (devices - 1) / devices) / link
     nodes = np.maximum.accumulate((curves.launch_s + bound_nodes) / efficiency)

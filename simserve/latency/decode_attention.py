@@ -22,17 +22,24 @@ class BatchCurves:
         self.contexts = contexts
         self._batch = batch
         self._efficiency = efficiency
+        self._nodes: tuple[float, Floats] | None = None
 
     def seconds(self, batch: float, unit_s: float) -> Floats:
         """Seconds at each context, where each of ``batch`` takes ``unit_s`` per token of context at least."""
         inside = float(np.clip(batch, self._batch[0], self._batch[-1]))
         low, high, share = weights_between(self._batch, inside)
-        blended = (1 - share) * self._at(low, unit_s) + share * self._at(high, unit_s)
-        efficiency = np.minimum(self._bound_s(inside, unit_s) / blended, 1.0)
-        return self._bound_s(batch, unit_s) / efficiency
+        nodes = self._at_nodes(unit_s)
+        efficiency = np.minimum(self._bound_s(inside, unit_s) / ((1 - share) * nodes[low] + share * nodes[high]), 1.0)
+        seconds: Floats = self._bound_s(batch, unit_s) / efficiency
+        return seconds
 
-    def _at(self, row: int, unit_s: float) -> Floats:
-        return self._bound_s(float(self._batch[row]), unit_s) / self._efficiency[row]
+    def _at_nodes(self, unit_s: float) -> Floats:
+        """Seconds at the measured batches. A device with another balance of launch and bandwidth may bend them down."""
+        if self._nodes is None or self._nodes[0] != unit_s:
+            bound_s = self.launch_s + self._batch[:, None] * unit_s * self.contexts
+            seconds = np.maximum.accumulate(bound_s / self._efficiency, axis=0)
+            self._nodes = unit_s, np.maximum.accumulate(seconds, axis=1)
+        return self._nodes[1]
 
     def _bound_s(self, batch: float, unit_s: float) -> Floats:
         return self.launch_s + batch * unit_s * self.contexts
@@ -81,7 +88,7 @@ class DecodeAttention:
 def _curves_for(curves: Curves, attention: Attention, units: float) -> BatchCurves:
     """The rows measured with the head configuration nearest to the asked one; MHA and GQA run different kernels."""
     asked = attention.num_heads // attention.num_kv_heads
-    keyed = [(group, heads, batch) for group, heads, batch in curves.keys()]
+    keyed = [(group, heads, batch) for group, heads, batch in curves.row_numbers()]
 
     def apart(configuration: tuple[int, int]) -> tuple[bool, float, float]:
         group, heads = configuration

@@ -14,7 +14,7 @@ from simserve.models import ModelSpec
 ACTIVATION_BYTES = 2
 LOGIT_BYTES = 4
 UNMEASURED_LAUNCH_S, SAMPLER_LAUNCH_S = 3e-6, 25e-6
-"""Of one small operator where none was measured, and of the sampler; the RTX 4090 and RTX PRO 6000 take 2-3 and 25 µs."""
+"""Of one small operator where none was measured, and of the sampler; RTX 4090 and RTX PRO 6000 take 2-3 and 25 µs."""
 SAMPLER_PASSES = 2.3
 """How often those two read the logits from memory, as they are more than their last cache holds."""
 

@@ -1,4 +1,4 @@
-"""The process in front of an engine, as a server with capacity: it reads and tokenises prompts, and writes tokens out."""
+"""The process in front of an engine, as a server with capacity: it reads and tokenises prompts and writes tokens."""
 
 from __future__ import annotations
 

@@ -33,7 +33,8 @@ class GemmRoofline:
         """Seconds that C[m, n] = A[m, k] B[k, n] takes at least."""
         rows = np.asarray(m, dtype=np.float64)
         moved = n * k * self.weight_bytes + rows * ((n + k) * self.activation_bytes)
-        return np.maximum(2 * rows * (n * k) / self.flops_per_s, moved / self.bytes_per_s)
+        bound: Floats = np.maximum(2 * rows * (n * k) / self.flops_per_s, moved / self.bytes_per_s)
+        return bound
 
 
 class MeasuredGemms:
@@ -44,15 +45,18 @@ class MeasuredGemms:
         self._measured = measured_roofline
         self._launch_s = curves.launch_s
         self._tokens = np.array(curves.columns)
-        self._shapes = np.array(curves.keys(), dtype=np.float64)
+        self._shapes = np.array(curves.row_numbers(), dtype=np.float64)
         self._rows = np.array(list(curves.rows.values()))
         self._n, self._k = np.unique(self._shapes[:, 0]), np.unique(self._shapes[:, 1])
         self._grid = self._as_grid()
+        self._sawtooth = curves.derived is None
 
     def seconds(self, m: Floats, n: int, k: int) -> Floats:
         """Seconds for each of ``m`` rows; none for no rows."""
         efficiency = self.efficiency(n, k)
         at_tokens = (self._launch_s + self._roofline.bound_s(self._tokens, n, k)) / efficiency
+        if not self._sawtooth:  # where time falls on one device says nothing about another
+            at_tokens = np.maximum.accumulate(at_tokens)
         beyond = (self._launch_s + self._roofline.bound_s(m, n, k)) / efficiency[-1]
         inside = np.interp(m, self._tokens, at_tokens)
         return np.where(m > self._tokens[-1], beyond, np.where(m > 0, inside, 0.0))
@@ -61,7 +65,8 @@ class MeasuredGemms:
         """Efficiency at each of the measured numbers of tokens, at most 1."""
         exact = np.flatnonzero((self._shapes[:, 0] == n) & (self._shapes[:, 1] == k))
         if exact.size:
-            return self._rows[exact[0]]
+            row: Floats = self._rows[exact[0]]
+            return row
         return self._between_grid(n, k) if self._grid is not None else self._of_nearest(n, k)
 
     def _as_grid(self) -> Floats | None:

@@ -11,7 +11,7 @@ KERNEL_LAUNCH_S = 5e-6
 """Host time to launch one kernel outside a captured graph."""
 
 KERNELS_PER_LAYER = 9
-"""Launched outside graphs: 4 matrix products, attention, KV write, norms with residual, rotary embedding, activation."""
+"""Launched outside graphs: 4 matrix products, attention, KV write, norms with residual, rotary, activation."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def graph_sizes(max_num_seqs: int, max_tokens: int) -> list[int]:
 
 
 def padded_tokens(max_tokens: int, sizes: list[int]) -> npt.NDArray[np.intp]:
-    """Rows that a step of 0 .. ``max_tokens`` tokens computes: up to the next graph size; beyond the largest, its own."""
+    """Rows that a step of 0 .. ``max_tokens`` tokens computes: up to the next graph size, if there is one."""
     tokens = np.arange(max_tokens + 1)
     if not sizes:
         return tokens

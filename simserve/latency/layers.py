@@ -98,10 +98,14 @@ class _Products:
         peak = peak_flops_of(hardware, dtype, weight_dtype)
         computed_as_stored = peak != hardware.peak_flops_for(dtype)
         self.activation_bytes = self.weight_bytes if computed_as_stored else bytes_of(dtype)
-        roofline = GemmRoofline(peak, hardware.bandwidth_bytes_per_s, self.weight_bytes, self.activation_bytes)
+        self._roofline = roofline = GemmRoofline(
+            peak, hardware.bandwidth_bytes_per_s, self.weight_bytes, self.activation_bytes
+        )
         calibration, assumed = hardware.calibration, hardware.default_efficiency
         curves = calibration.gemm if calibration else None
-        own = GemmRoofline(hardware.peak_flops_for(dtype), hardware.bandwidth_bytes_per_s, bytes_of(dtype), bytes_of(dtype))
+        own = GemmRoofline(
+            hardware.peak_flops_for(dtype), hardware.bandwidth_bytes_per_s, bytes_of(dtype), bytes_of(dtype)
+        )
         if calibration and weight_dtype == "int8" and isinstance(calibration.quantized_gemm, Curves):
             curves, own = calibration.quantized_gemm, roofline
         if isinstance(curves, Curves):
@@ -114,5 +118,7 @@ class _Products:
 
     def grouped_s(self, rows: Floats, matrices: Floats, n: int, k: int) -> Floats:
         """``matrices`` products of ``rows`` rows each in one kernel; both may be fractional means."""
-        one = self._gemms.seconds(np.maximum(rows, 1.0), n * GROUPED_MATRICES, k) / GROUPED_MATRICES
+        whole_rows = np.maximum(rows, 1.0)
+        one = self._gemms.seconds(whole_rows, n * GROUPED_MATRICES, k) / GROUPED_MATRICES
+        one = np.maximum(one, self._roofline.bound_s(whole_rows, n, k))
         return np.where(rows > 0, matrices * one, 0.0)

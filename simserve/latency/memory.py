@@ -21,8 +21,8 @@ COLLECTIVE_BYTES = {2: 342 * MIB, 4: 392 * MIB}
 """Buffers of the collective library by devices, and so from there on; as ai-dynamo/aiconfigurator counts them."""
 
 SAMPLER_BYTES = 2 + 4 + 12 + 16 + 4
-"""Of each logit when vLLM profiles its sampler: as computed and in float32, sorted with int64 indices, and what the sort
-works on (two arrays of index pairs, one of keys). vLLM's log of a Gemma 4B start gives 39.8."""
+"""Of each logit when vLLM profiles its sampler: as computed and in float32, sorted with int64 indices, and what the
+sort works on (two arrays of index pairs, one of keys). vLLM's log of a Gemma 4B start gives 39.8."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ def plan_memory(
 ) -> MemoryPlan:
     """Split a device's memory as vLLM does at start: (memory x utilisation - weights - activations - runtime) / block.
 
-    ``graph_bytes`` is what captured graphs take, which vLLM counts from 0.21 on only. Raises :class:`CapacityError` with
-    the numbers if not even a few blocks are left.
+    ``graph_bytes`` is what captured graphs take, which vLLM counts from 0.21 on only. Raises :class:`CapacityError`
+    with the numbers if not even a few blocks are left.
     """
     usable = int(reported_memory_bytes(hardware) * gpu_memory_utilization)
     weights = weight_bytes(model, dtype, weight_dtype or dtype, tensor_parallel_size)
@@ -78,7 +78,7 @@ def reported_memory_bytes(hardware: HardwareProfile) -> int:
 
 
 def weight_bytes(model: ModelSpec, dtype: str, weight_dtype: str, tensor_parallel_size: int) -> int:
-    """Bytes of weights on one device: the layers' matrices in ``weight_dtype``, embedding, lm_head and norms in ``dtype``."""
+    """Bytes of weights on one device: the layers' matrices in ``weight_dtype``, all else in ``dtype``."""
     in_dtype = model.weight_bytes_for(dtype, tensor_parallel_size)
     saved = bytes_of(dtype) - bytes_of(weight_dtype)
     if saved == 0:

@@ -1,8 +1,8 @@
 """What decodes cost that share their attention kernel with prefill chunks.
 
-Kernels of the FlashAttention-2 family then no longer pack the query heads of a KV head together: each gets a tile of its
-own, so that a decode costs as much as a prefill chunk of one tile, and reads the KV cache once per query head unless
-the last cache helps. Kernels that pack them cost what decodes alone cost.
+Kernels of the FlashAttention-2 family then no longer pack the query heads of a KV head together: each gets a tile
+of its own, so that a decode costs as much as a prefill chunk of one tile, and reads the KV cache once per query
+head unless the last cache helps. Kernels that pack them cost what decodes alone cost.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class MixedDecodeAttention:
         if calibration is not None and isinstance(calibration.mixed_decode, MixedCurves):
             curves = calibration.mixed_decode
             self._units = shape.attention.num_kv_heads / curves.kv_heads
-            batch = np.array([float(key[0]) for key in curves.keys()])
+            batch = np.array([float(key[0]) for key in curves.row_numbers()])
             rows = np.array(list(curves.rows.values()))
             self._curves = BatchCurves(curves.launch_s, np.array(curves.columns), batch, rows)
             self.idle_s = curves.idle_block_s * shape.attention.num_heads

@@ -22,5 +22,7 @@ def peak_flops_of(hardware: HardwareProfile, dtype: str, weight_dtype: str) -> f
     """
     computed = weight_dtype if weight_dtype in COMPUTED_AS_STORED else dtype
     if weight_dtype not in (dtype, "int4", *COMPUTED_AS_STORED):
-        raise HardwareError(f"weights in {weight_dtype} with activations in {dtype} are not supported: choose fp8 or int8")
+        raise HardwareError(
+            f"weights in {weight_dtype} with activations in {dtype} are not supported: choose fp8 or int8"
+        )
     return hardware.peak_flops_for(computed)

@@ -45,12 +45,12 @@ class PrefillAttention:
         return found
 
     def context_s(self, tiles: int) -> float:
-        """Seconds that each cached token costs ``tiles`` tiles of queries in every head: whole waves over the device."""
+        """Seconds that each cached token costs ``tiles`` tiles of queries in every head, in whole waves."""
         blocks = tiles * self._shape.attention.num_heads
         waves = -(-blocks // self._shape.compute_units)
         rows = waves * self._shape.compute_units * self.tile_rows / self._shape.attention.num_heads
         computed_s = rows * self._shape.pair_s / self._context_efficiency
-        return max(computed_s, self._shape.bytes_per_token / self._shape.bytes_per_s)
+        return max(computed_s, self._context_bytes_s)
 
     def _new_lines(self, tokens: int) -> Lines:
         if self._chunks is not None:
@@ -63,7 +63,7 @@ class PrefillAttention:
 
         It stands for the measured chunk with as many (query, head) rows whose mean context is the same.
         """
-        contexts = np.array([float(key[0]) for key in table.keys()])
+        contexts = np.array([float(key[0]) for key in table.row_numbers()])
         chunks = np.array(table.columns)
         alike = tokens * self._shape.attention.num_heads / self._chunk_heads
         wide = self._shape.attention.head_dim
@@ -74,9 +74,16 @@ class PrefillAttention:
         measured = np.array([np.interp(inside, chunks, row) for row in nodes])
         shifted = contexts + (inside - tokens) / 2
         seconds = np.interp(contexts, shifted, measured) * max(alike / inside, 1.0)
-        least = (tokens * contexts + tokens * (tokens + 1) / 2) * self._shape.pair_s
+        pairs = tokens * contexts + tokens * (tokens + 1) / 2
+        moved = tokens * self._shape.prefill_s_per_token + contexts * self._context_bytes_s
+        least = table.launch_s + np.maximum(pairs * self._shape.pair_s, moved)
         slope = (seconds[-1] - seconds[-2]) / (contexts[-1] - contexts[-2])
-        return Lines(contexts, np.maximum(seconds, least), float(slope))
+        steepest = max(float(slope), tokens * self._shape.pair_s, self._context_bytes_s)
+        return Lines(contexts, np.maximum(seconds, least), steepest)
+
+    @property
+    def _context_bytes_s(self) -> float:
+        return self._shape.bytes_per_token / self._shape.bytes_per_s
 
 
 def prompts_s(curves: PrefillCurves, shape: AttentionShape, sequences: int, tokens: Floats) -> Floats:
@@ -103,6 +110,6 @@ def _row_for(curves: PrefillCurves, attention: Attention, sequences: int) -> Flo
         measured = (key[2], key[0], key[1])
         return [abs(float(np.log2(have / want))) for have, want in zip(measured, asked, strict=True)]
 
-    keys = curves.keys()
+    keys = curves.row_numbers()
     nearest = min(range(len(keys)), key=lambda index: apart(keys[index]))
     return np.array(list(curves.rows.values())[nearest])

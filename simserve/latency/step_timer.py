@@ -1,4 +1,4 @@
-"""How long one engine step takes: calibrated rooflines of its operators, compiled once per model, hardware, parallelism.
+"""How long one engine step takes: calibrated rooflines, compiled once per model, hardware and parallelism.
 
 Each operator takes at least max(FLOPs / peak, bytes / bandwidth) (Williams et al., "Roofline", 2009), divided by the
 efficiency measured for it, or assumed where it never was. What depends on token counts alone is tabulated beforehand,
@@ -75,7 +75,9 @@ class StepTimer:
         seqs = np.arange(max_seqs + 1, dtype=np.float64)
         message_bytes = tokens * model.hidden_size * bytes_of(dtype)
         body = layers.body_s(tokens) + elementwise.body_s(tokens)
-        body += 2 * model.num_layers * np.where(tokens > 0, all_reduce_s(hardware, tensor_parallel_size, message_bytes), 0)
+        body += (
+            2 * model.num_layers * np.where(tokens > 0, all_reduce_s(hardware, tensor_parallel_size, message_bytes), 0)
+        )
         body = body[padded_tokens(max_tokens, sizes)]
         eager = tokens > (sizes[-1] if sizes else 0)
         body = np.where(eager, np.maximum(body, model.num_layers * KERNELS_PER_LAYER * KERNEL_LAUNCH_S), body)
@@ -83,7 +85,9 @@ class StepTimer:
         self._head_s: list[float] = (layers.head_s(seqs) + elementwise.sampler_s(seqs)).tolist()
         self._body_work = [table.tolist() for table in layers.body_work(tokens)]
         self._head_work = [table.tolist() for table in layers.head_work(seqs)]
-        self._kv_bytes = model.num_layers * 2 * layers.attention.num_kv_heads * model.head_dim * bytes_of(kv_dtype or dtype)
+        self._kv_bytes = (
+            model.num_layers * 2 * layers.attention.num_kv_heads * model.head_dim * bytes_of(kv_dtype or dtype)
+        )
         self._flops_per_pair = model.num_layers * layers.attention.decode_flops(1)
         shape = AttentionShape(
             layers.attention,

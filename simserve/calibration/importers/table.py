@@ -28,7 +28,9 @@ def read_columns(
     for line, row in read_rows(file, (*numbers, *(only or {}), *constant)):
         for name, wanted in (only or {}).items():
             if row[name] != wanted:
-                raise HardwareError(f"{file}, line {line}: {name} is '{row[name]}', but only '{wanted}' can be used here")
+                raise HardwareError(
+                    f"{file}, line {line}: {name} is '{row[name]}', but only '{wanted}' can be used here"
+                )
         for name in constant:
             if seen.setdefault(name, row[name]) != row[name]:
                 raise HardwareError(f"{file}, line {line}: {name} changes from '{seen[name]}' to '{row[name]}'")
@@ -43,7 +45,9 @@ def read_rows(file: Path, needed: tuple[str, ...]) -> Iterator[tuple[int, dict[s
         reader = csv.DictReader(stream)
         missing = [name for name in needed if name not in (reader.fieldnames or [])]
         if missing:
-            raise HardwareError(f"{file}, line 1: has no column {', '.join(missing)}: it is not the table expected here")
+            raise HardwareError(
+                f"{file}, line 1: has no column {', '.join(missing)}: it is not the table expected here"
+            )
         empty = True
         for row in reader:
             empty = False

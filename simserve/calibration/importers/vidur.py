@@ -21,13 +21,9 @@ def read_host_steps(file: Path) -> tuple[Floats, Floats]:
     return table["batch_size"][alone], seconds[alone]
 
 
-SMALL_OPERATORS = {
-    "input_layernorm_ms": ("norm", lambda hidden, mlp, q, kv: 4 * hidden),
-    "attn_rope_ms": ("rope", lambda hidden, mlp, q, kv: 2 * (q + kv)),
-    "mlp_act_ms": ("activation", lambda hidden, mlp, q, kv: 3 * mlp),
-}
-"""Our name, and elements that one token moves by sizes of the model."""
 BYTES = 2
+SMALL_OPERATORS = {"input_layernorm_ms": "norm", "attn_rope_ms": "rope", "mlp_act_ms": "activation"}
+"""What the table calls them, and our name."""
 
 
 def read_small_operators(file: Path) -> ElementwisePoints:
@@ -36,11 +32,11 @@ def read_small_operators(file: Path) -> ElementwisePoints:
     table = read_columns(file, ("num_tokens", "num_tensor_parallel_workers", *sizes, *SMALL_OPERATORS))
     alone = table["num_tensor_parallel_workers"] == 1
     hidden, mlp, heads, kv_heads = (table[size][alone] for size in sizes)
-    head_dim = hidden / heads
-    found = None
-    for column, (name, elements) in SMALL_OPERATORS.items():
-        moved = BYTES * table["num_tokens"][alone] * elements(hidden, mlp, heads * head_dim, kv_heads * head_dim)
-        points = ElementwisePoints(table[column][alone] * MS, np.full(moved.shape, name), moved)
-        found = points if found is None else found.joined(points)
-    assert found is not None
-    return found
+    elements = {"norm": 4 * hidden, "rope": 2 * hidden * (1 + kv_heads / heads), "activation": 3 * mlp}
+    tokens = table["num_tokens"][alone]
+    moved = {name: BYTES * tokens * each for name, each in elements.items()}
+    return ElementwisePoints(
+        np.concatenate([table[column][alone] * MS for column in SMALL_OPERATORS]),
+        np.repeat(list(SMALL_OPERATORS.values()), len(tokens)),
+        np.concatenate([moved[name] for name in SMALL_OPERATORS.values()]),
+    )
