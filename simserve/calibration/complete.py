@@ -17,7 +17,7 @@ from simserve.calibration.points import Floats, Mask
 
 GAPS = (0.3, 0.7, 1.2, 2.5)
 """Bounds, in doublings of the bound between the neighbours, of the classes of gaps."""
-POWER, COARSE_POWER = 4, 3
+POWER, COARSE_POWER = 4, 6
 """An estimate counts as the usual error of its kind to minus this power."""
 TAIL = 0.3
 """Share of the 90th percentile that is added to the median for the usual error."""
@@ -85,7 +85,7 @@ def _along(seconds: Floats, bound_s: Floats, axis: int, x: Floats) -> tuple[Floa
     beside = np.where(has_low, s_low * b / b_low, np.where(has_high, s_high * b / b_high, np.nan))
     both = has_low & has_high
     gap = np.log2(np.where(both, b_high / b_low, np.where(has_low, b / b_low, b_high / b)))
-    kind: Floats = np.digitize(gap, GAPS) * 2.0 + both
+    kind = np.asarray(np.digitize(gap, GAPS) * 2.0 + both, dtype=np.float64)
     estimate: Floats = np.where(both, between, beside)
     return np.moveaxis(estimate, -1, axis), np.moveaxis(kind, -1, axis)
 
