@@ -32,7 +32,7 @@ def test_every_profile_is_complete(name: str) -> None:
     assert profile.peak_flops_for("bfloat16") > 0
     # Between a desktop CPU and anything yet built: catches a slipped exponent.
     assert 5 < profile.peak_flops_for("bfloat16") / profile.bandwidth_bytes_per_s < 1000
-    assert not profile.calibrated
+    assert profile.calibrated == (name not in {"CPU", "Gaudi2", "Gaudi3", "MI300X", "TPUv5e", "TPUv6e"})
     if profile.price:
         assert profile.price.date.year >= 2026
         assert profile.price.source
@@ -137,6 +137,43 @@ def test_a_malformed_file_is_explained(tmp_path: Path, text: str, sentence: str)
 
     assert str(tmp_path / "mine.yaml") in str(caught.value)
     assert sentence in str(caught.value)
+
+
+CURVES = "source: me, licence: mine, measured_with: a clock, points: 4"
+
+
+def test_an_operator_derived_from_another_device_brings_that_devices_curves() -> None:
+    own, derived = load_hardware("A100").calibration, load_hardware("RTX3090").calibration
+
+    assert own is not None
+    assert derived is not None
+    assert derived.decode_attention.rows == own.decode_attention.rows
+    assert derived.decode_attention.derived.derived_from == "A100-SXM4-80GB"
+    assert derived.gemm.derived is None
+    assert derived.uncertainty == 0.2
+
+
+@pytest.mark.parametrize(
+    ("calibration", "sentence"),
+    [
+        (
+            "{gemm: {%s, columns: 1 2, rows: {8x8: .5 1.2}}}",
+            "row 8x8 holds an efficiency that is not above 0 and at most 1",
+        ),
+        ("{gemm: {%s, columns: 1 2, rows: {8x8: .5}}}", "row 8x8 has 1 values, but there are 2 columns"),
+        ("{gemm: {%s, columns: 2 1, rows: {8x8: .5 .5}}}", "columns must grow from left to right"),
+        ("{gemm: {%s, columns: 1 2, rows: {8xk: .5 .5}}}", "row 8xk must be named by 2 whole numbers joined by x"),
+        (
+            "{gemm: {derived_from: Gaudi2, because: x, uncertainty: .2}}",
+            "Mine takes gemm from Gaudi2, which has no measured",
+        ),
+    ],
+)
+def test_a_calibration_that_cannot_be_is_explained(tmp_path: Path, calibration: str, sentence: str) -> None:
+    text = calibration % CURVES if "%s" in calibration else calibration
+
+    with pytest.raises(HardwareError, match=sentence):
+        _load(tmp_path, MINIMAL + f"calibration: {text}")
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:

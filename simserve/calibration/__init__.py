@@ -1,1 +1,7 @@
-"""Profiles from measurements, and predictions held against what real servers did."""
+"""Profiles from measurements, and predictions held against what real servers did.
+
+``importers`` read others' tables into ``points``; ``complete`` fills what was not measured from its neighbours;
+``fit_*`` turn points into curves; ``shipped`` says which tables stand behind which profile; ``holdout`` fits on
+half and tests on the rest; ``build`` writes the ``calibration:`` of the shipped profiles. ``measured_run`` reads what a
+server did, ``compare`` holds the simulation of the same requests against it, and ``distributions`` draws both.
+"""

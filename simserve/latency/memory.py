@@ -6,12 +6,23 @@ from dataclasses import dataclass
 
 from simserve.errors import CapacityError
 from simserve.hardware import HardwareProfile
+from simserve.latency.number_formats import bytes_of
 from simserve.models import ModelSpec
 
-RUNTIME_BYTES = 350 * 2**20
-"""Device memory that an engine's runtime, libraries and workspaces hold on each device."""
+MIB, GIB = 2**20, 2**30
 
-GIB = 2**30
+REPORTED_SHARE = 0.987
+"""Of a device's nominal memory, what its driver reports as there: 98-99 % on cards whose profile does not say."""
+
+RUNTIME_BYTES = 72 * MIB
+"""Memory outside the framework's allocator that loading kernels takes; vLLM reports 0.07 GiB."""
+
+COLLECTIVE_BYTES = {2: 342 * MIB, 4: 392 * MIB}
+"""Buffers of the collective library by devices, and so from there on; as ai-dynamo/aiconfigurator counts them."""
+
+SAMPLER_BYTES = 2 + 4 + 12 + 16 + 4
+"""Of each logit when vLLM profiles its sampler: as computed and in float32, sorted with int64 indices, and what the
+sort works on (two arrays of index pairs, one of keys). vLLM's log of a Gemma 4B start gives 39.8."""
 
 
 @dataclass(frozen=True)
@@ -36,23 +47,49 @@ def plan_memory(
     block_size: int,
     max_num_batched_tokens: int,
     max_num_seqs: int,
+    weight_dtype: str | None = None,
+    kv_dtype: str | None = None,
+    graph_bytes: int = 0,
 ) -> MemoryPlan:
     """Split a device's memory as vLLM does at start: (memory x utilisation - weights - activations - runtime) / block.
 
-    Raises :class:`CapacityError` with the numbers if not even a few blocks are left.
+    ``graph_bytes`` is what captured graphs take, which vLLM counts from 0.21 on only. Raises :class:`CapacityError`
+    with the numbers if not even a few blocks are left.
     """
-    usable = int(hardware.memory_bytes * gpu_memory_utilization)
-    weights = model.weight_bytes_for(dtype, tensor_parallel_size)
+    usable = int(reported_memory_bytes(hardware) * gpu_memory_utilization)
+    weights = weight_bytes(model, dtype, weight_dtype or dtype, tensor_parallel_size)
     activations = activation_bytes(model, tensor_parallel_size, max_num_batched_tokens, max_num_seqs)
-    block = model.kv_bytes_per_token(dtype, tensor_parallel_size) * block_size
-    blocks = (usable - weights - activations - RUNTIME_BYTES) // block
+    runtime = RUNTIME_BYTES + graph_bytes + _collective_bytes(tensor_parallel_size)
+    per_token = model.kv_bytes_per_token(dtype, tensor_parallel_size) * bytes_of(kv_dtype or dtype) / bytes_of(dtype)
+    block = int(per_token * block_size)
+    blocks = (usable - weights - activations - runtime) // block
     if blocks < 2:
         raise CapacityError(
             f"{model.name} does not fit on {tensor_parallel_size} x {hardware.name}: it needs "
-            f"{(weights + activations + RUNTIME_BYTES) / GIB:.1f} GiB on each device before any KV cache, and "
+            f"{(weights + activations + runtime) / GIB:.1f} GiB on each device before any KV cache, and "
             f"{usable / GIB:.1f} GiB are usable; raise --tensor-parallel-size or choose hardware with more memory"
         )
-    return MemoryPlan(usable, weights, activations, RUNTIME_BYTES, block, blocks)
+    return MemoryPlan(usable, weights, activations, runtime, block, blocks)
+
+
+def reported_memory_bytes(hardware: HardwareProfile) -> int:
+    """Memory that the device's driver reports in all, which is less than nominal."""
+    return hardware.reported_memory_bytes or int(hardware.memory_bytes * REPORTED_SHARE)
+
+
+def weight_bytes(model: ModelSpec, dtype: str, weight_dtype: str, tensor_parallel_size: int) -> int:
+    """Bytes of weights on one device: the layers' matrices in ``weight_dtype``, all else in ``dtype``."""
+    in_dtype = model.weight_bytes_for(dtype, tensor_parallel_size)
+    saved = bytes_of(dtype) - bytes_of(weight_dtype)
+    if saved == 0:
+        return in_dtype
+    experts = model.moe.num_experts if model.moe else 1
+    quantised = sum(
+        gemm.weights * gemm.count * (experts if gemm.kind == "expert" else 1)
+        for gemm in model.gemms(tensor_parallel_size)
+        if gemm.kind != "head" and gemm.parallel != "none"
+    )
+    return int(in_dtype - quantised * saved)
 
 
 def activation_bytes(
@@ -60,10 +97,15 @@ def activation_bytes(
 ) -> int:
     """Peak of temporary tensors in vLLM's profiling run: the widest layer at the full token budget, or the sampler.
 
-    A layer holds the residual, its input and the MLP's two halves in 2 bytes each; the sampler holds logits of
-    ``max_num_seqs`` sequences in 4 bytes three times over (logits, softmax, scratch).
+    A layer holds the residual, its input and the MLP's two halves in 2 bytes each; the sampler holds the logits of
+    ``max_num_seqs`` sequences several times over while the last layer's output is still there.
     """
-    widest = 2 * model.intermediate_size // tensor_parallel_size + 3 * model.hidden_size
+    width = model.moe.expert_intermediate_size * model.moe.experts_per_token if model.moe else model.intermediate_size
+    widest = 2 * max(width, model.intermediate_size) // tensor_parallel_size + 3 * model.hidden_size
     layer = 2 * max_num_batched_tokens * widest
-    sampler = 3 * 4 * max_num_seqs * model.vocab_size
+    sampler = SAMPLER_BYTES * max_num_seqs * model.vocab_size + 2 * max_num_batched_tokens * model.hidden_size
     return max(layer, sampler)
+
+
+def _collective_bytes(devices: int) -> int:
+    return max((size for count, size in COLLECTIVE_BYTES.items() if count <= devices), default=0)

@@ -1,8 +1,8 @@
-"""How long one engine step takes: rooflines of its operators, compiled once per model, hardware and parallelism.
+"""How long one engine step takes: calibrated rooflines, compiled once per model, hardware and parallelism.
 
-Each operator takes at least max(FLOPs / peak, bytes / bandwidth) (Williams et al., "Roofline", 2009); each side is
-divided by the efficiency that the profile states for it. What depends on token counts alone is tabulated beforehand, so
-that a step costs a few look-ups however many requests are in the batch.
+Each operator takes at least max(FLOPs / peak, bytes / bandwidth) (Williams et al., "Roofline", 2009), divided by the
+efficiency measured for it, or assumed where it never was. What depends on token counts alone is tabulated beforehand,
+so that a step costs a few look-ups however many requests are in the batch.
 """
 
 from __future__ import annotations
@@ -11,18 +11,32 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from simserve.hardware import HardwareProfile
-from simserve.models import Gemm, ModelSpec, dtype_bytes_of
-
-ALLREDUCE_LATENCY_S = 10e-6
-"""Time of a small all-reduce between devices, before bytes count; assumed where no collective was measured."""
+from simserve.latency.attention_shape import AttentionShape
+from simserve.latency.communication import all_reduce_s
+from simserve.latency.decode_attention import DecodeAttention
+from simserve.latency.elementwise import Elementwise
+from simserve.latency.host import (
+    KERNEL_LAUNCH_S,
+    KERNELS_PER_LAYER,
+    VLLM_V1,
+    HostCosts,
+    graph_sizes,
+    padded_tokens,
+)
+from simserve.latency.layers import Layers
+from simserve.latency.lines import Floats
+from simserve.latency.mixed_attention import MixedDecodeAttention
+from simserve.latency.number_formats import bytes_of
+from simserve.latency.prefill_attention import PrefillAttention
+from simserve.models import ModelSpec
 
 SHORT_RUN_STEPS = 24
 """Up to here a list is faster than an array."""
 
-Floats = npt.NDArray[np.float64]
+USUAL_COMPUTE_UNITS = 100
+"""Where a profile does not say how many there are."""
 
 
 class StepWork(NamedTuple):
@@ -35,7 +49,9 @@ class StepWork(NamedTuple):
 class StepTimer:
     """Step times of one replica of ``tensor_parallel_size`` devices, in seconds.
 
-    ``max_tokens`` and ``max_seqs`` bound a step's rows and sampled tokens; asking beyond them raises ``IndexError``.
+    ``dtype`` is that of activations; ``weight_dtype`` and ``kv_dtype`` that of weights and KV cache where they differ
+    (fp8, int8, int4). ``max_tokens`` and ``max_seqs`` bound a step's rows and sampled tokens; asking beyond them raises
+    ``IndexError``. ``graphs`` tells whether the engine captures graphs, and so pads batches to their sizes.
     """
 
     def __init__(
@@ -47,29 +63,44 @@ class StepTimer:
         tensor_parallel_size: int,
         max_tokens: int,
         max_seqs: int,
+        weight_dtype: str | None = None,
+        kv_dtype: str | None = None,
+        host: HostCosts = VLLM_V1,
+        graphs: bool = True,
     ) -> None:
-        self._model = model
-        self._hardware = hardware
-        self._tp = tensor_parallel_size
-        self._dtype_bytes = dtype_bytes_of(dtype)
-        self._peak = hardware.peak_flops_for(dtype)
-        self._bandwidth = hardware.bandwidth_bytes_per_s
-        self._efficiency = hardware.default_efficiency
-        rows = np.arange(max_tokens + 1, dtype=np.float64)
+        self._layers_count = model.num_layers
+        self._host = host
+        layers = Layers(model, hardware, dtype, weight_dtype or dtype, tensor_parallel_size)
+        elementwise = Elementwise(model, hardware, tensor_parallel_size)
+        sizes = graph_sizes(max_seqs, max_tokens) if graphs else []
+        tokens = np.arange(max_tokens + 1, dtype=np.float64)
         seqs = np.arange(max_seqs + 1, dtype=np.float64)
-        gemms = model.gemms(tensor_parallel_size)
-        body = [gemm for gemm in gemms if gemm.kind != "head"]
-        head = [gemm for gemm in gemms if gemm.kind == "head"]
-        self._body_s: list[float] = (self._gemms_s(body, rows) + self._all_reduce_s(rows)).tolist()
-        self._head_s: list[float] = self._gemms_s(head, seqs).tolist()
-        self._body_work = [table.tolist() for table in self._gemms_work(body, rows)]
-        self._head_work = [table.tolist() for table in self._gemms_work(head, seqs)]
-        self._attention_flops_per_pair = model.num_layers * model.attention(self._tp).decode_flops(1)
-        self._kv_bytes = model.kv_bytes_per_token(dtype, self._tp)
-        self._decode_s_per_token = max(
-            self._kv_bytes / (self._bandwidth * self._efficiency.attention_decode),
-            self._attention_flops_per_pair / (self._peak * self._efficiency.attention_decode),
+        message_bytes = tokens * model.hidden_size * bytes_of(dtype)
+        body = layers.body_s(tokens) + elementwise.body_s(tokens)
+        body += (
+            2 * model.num_layers * np.where(tokens > 0, all_reduce_s(hardware, tensor_parallel_size, message_bytes), 0)
         )
+        body = body[padded_tokens(max_tokens, sizes)]
+        eager = tokens > (sizes[-1] if sizes else 0)
+        body = np.where(eager, np.maximum(body, model.num_layers * KERNELS_PER_LAYER * KERNEL_LAUNCH_S), body)
+        self._body_s: list[float] = body.tolist()
+        self._head_s: list[float] = (layers.head_s(seqs) + elementwise.sampler_s(seqs)).tolist()
+        self._body_work = [table.tolist() for table in layers.body_work(tokens)]
+        self._head_work = [table.tolist() for table in layers.head_work(seqs)]
+        self._kv_bytes = (
+            model.num_layers * 2 * layers.attention.num_kv_heads * model.head_dim * bytes_of(kv_dtype or dtype)
+        )
+        self._flops_per_pair = model.num_layers * layers.attention.decode_flops(1)
+        shape = AttentionShape(
+            layers.attention,
+            bytes_of(kv_dtype or dtype),
+            hardware.peak_flops_for(dtype),
+            hardware.bandwidth_bytes_per_s,
+            hardware.compute_units or USUAL_COMPUTE_UNITS,
+        )
+        self._decode = DecodeAttention(shape, hardware)
+        self._prefill = PrefillAttention(shape, hardware, max_tokens)
+        self._mixed = MixedDecodeAttention(self._decode, self._prefill, shape, hardware)
 
     def step_s(
         self, decodes: int, decode_context_tokens: int, chunks: Iterable[tuple[int, int]], sampled: int
@@ -78,25 +109,35 @@ class StepTimer:
 
         ``chunks`` are (tokens, context tokens) of each prefill chunk; ``sampled`` rows go through the lm_head.
         """
-        tokens = decodes
-        attention_s = (decode_context_tokens + decodes) * self._decode_s_per_token
-        for chunk, context in chunks:
-            tokens += chunk
-            attention_s += self._prefill_attention_s(chunk, context)
-        return self._body_s[tokens] + self._head_s[sampled] + attention_s
+        attended = decode_context_tokens + decodes
+        chunks = list(chunks)
+        if not chunks:
+            attention_s = self._decode.lines(decodes).at(attended) if decodes else 0.0
+            device_s = self._body_s[decodes] + self._head_s[sampled] + self._layers_count * attention_s
+            return self._host.seconds(device_s, decodes)
+        tokens, attention_s = decodes, self._chunks_s(chunks)
+        tokens += sum(chunk for chunk, _ in chunks)
+        if decodes:
+            attention_s += self._beside_chunks_s(decodes, attended, chunks)
+        device_s = self._body_s[tokens] + self._head_s[sampled] + self._layers_count * attention_s
+        return self._host.seconds(device_s, decodes + len(chunks))
 
     def decode_steps_s(self, decodes: int, decode_context_tokens: int, steps: int) -> Floats | list[float]:
         """Seconds of each of ``steps`` successive steps of the same ``decodes``, whose contexts grow by one each."""
         if steps <= SHORT_RUN_STEPS:
-            fixed_s, per_token_s = self._body_s[decodes] + self._head_s[decodes], self._decode_s_per_token
             first = decode_context_tokens + decodes
-            return [fixed_s + tokens * per_token_s for tokens in range(first, first + steps * decodes, decodes)]
+            fixed_s, per_layer_s = self._body_s[decodes] + self._head_s[decodes], self._decode.lines(decodes).at
+            return [
+                self._host.seconds(fixed_s + self._layers_count * per_layer_s(attended), decodes)
+                for attended in range(first, first + steps * decodes, decodes)
+            ]
         contexts = np.arange(steps, dtype=np.float64)
         contexts *= decodes
         contexts += decode_context_tokens + decodes
-        contexts *= self._decode_s_per_token
-        contexts += self._body_s[decodes] + self._head_s[decodes]
-        return contexts
+        seconds = self._decode.lines(decodes).at_all(contexts)
+        seconds *= self._layers_count
+        seconds += self._body_s[decodes] + self._head_s[decodes]
+        return self._host.all_seconds(seconds, decodes)
 
     def total_work(
         self,
@@ -118,61 +159,18 @@ class StepTimer:
         attended = steps * (context_tokens + decodes) + decodes * steps * (steps - 1) / 2
         body_flops, body_bytes = (np.array(table)[tokens] for table in self._body_work)
         head_flops, head_bytes = (np.array(table)[heads] for table in self._head_work)
-        flops = steps * (body_flops + head_flops) + (attended + prefill_pairs) * self._attention_flops_per_pair
+        flops = steps * (body_flops + head_flops) + (attended + prefill_pairs) * self._flops_per_pair
         bytes_moved = steps * (body_bytes + head_bytes) + (attended + prefill_kv_tokens) * self._kv_bytes
         return StepWork(float(flops.sum()), float(bytes_moved.sum()))
 
-    def _prefill_attention_s(self, chunk: int, context: int) -> float:
-        flops = _attended_pairs(chunk, context) * self._attention_flops_per_pair
-        compute_s = flops / (self._peak * self._efficiency.attention_prefill)
-        memory_s = (chunk + context) * self._kv_bytes / (self._bandwidth * self._efficiency.attention_decode)
-        return max(compute_s, memory_s)
-
-    def _gemms_s(self, gemms: list[Gemm], rows: Floats) -> Floats:
-        total = np.zeros_like(rows)
-        for gemm in gemms:
-            flops, bytes_moved = self._gemm_work(gemm, rows)
-            compute_s = flops / (self._peak * self._efficiency.gemm_compute)
-            memory_s = bytes_moved / (self._bandwidth * self._efficiency.gemm_memory)
-            total += gemm.count * np.maximum(compute_s, memory_s)
+    def _chunks_s(self, chunks: list[tuple[int, int]]) -> float:
+        """One kernel computes all chunks, so that its launch counts once."""
+        total = self._prefill.launch_s
+        for chunk, context in chunks:
+            total += self._prefill.lines(chunk).at(context) - self._prefill.launch_s
         return total
 
-    def _gemms_work(self, gemms: list[Gemm], rows: Floats) -> tuple[Floats, Floats]:
-        flops, bytes_moved = np.zeros_like(rows), np.zeros_like(rows)
-        for gemm in gemms:
-            gemm_flops, gemm_bytes = self._gemm_work(gemm, rows)
-            flops += gemm.count * gemm_flops
-            bytes_moved += gemm.count * gemm_bytes
-        return flops, bytes_moved
-
-    def _gemm_work(self, gemm: Gemm, rows: Floats) -> tuple[Floats, Floats]:
-        """FLOPs and bytes of one layer for each entry of ``rows``; nothing at all for no rows."""
-        if gemm.kind == "expert":
-            return self._expert_work(gemm, rows)
-        bytes_moved = gemm.weights + rows * (gemm.n + gemm.k)
-        return 2 * rows * gemm.weights, self._dtype_bytes * np.where(rows > 0, bytes_moved, 0.0)
-
-    def _expert_work(self, gemm: Gemm, rows: Floats) -> tuple[Floats, Floats]:
-        """Each token visits ``experts_per_token`` experts; the weights read are those of experts that anyone visits.
-
-        With uniform routing a given expert is left out by all rows with probability (1 - k / E) ** rows.
-        """
-        moe = self._model.moe
-        assert moe is not None
-        visited = moe.num_experts * (1 - (1 - moe.experts_per_token / moe.num_experts) ** rows)
-        routed = rows * moe.experts_per_token
-        bytes_moved = visited * gemm.weights + routed * (gemm.n + gemm.k)
-        return 2 * routed * gemm.weights, self._dtype_bytes * bytes_moved
-
-    def _all_reduce_s(self, rows: Floats) -> Floats:
-        """Two ring all-reduces a layer, each moving 2 (tp - 1) / tp of the activations over the link."""
-        if self._tp == 1:
-            return np.zeros_like(rows)
-        link = self._hardware.link_between(self._tp).bandwidth_bytes_per_s
-        moved = rows * self._model.hidden_size * self._dtype_bytes * 2 * (self._tp - 1) / self._tp
-        return np.where(rows > 0, 2 * self._model.num_layers * (ALLREDUCE_LATENCY_S + moved / link), 0.0)
-
-
-def _attended_pairs(chunk: int, context: int) -> float:
-    """(query, key) pairs of a causal chunk on top of ``context`` cached tokens."""
-    return chunk * context + chunk * (chunk + 1) / 2
+    def _beside_chunks_s(self, decodes: int, attended: int, chunks: list[tuple[int, int]]) -> float:
+        longest = max(chunk for chunk, _ in chunks)
+        idle_tiles = -(-longest // self._prefill.tile_rows) - 1
+        return self._mixed.lines(decodes).at(attended) + decodes * idle_tiles * self._mixed.idle_s

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from simserve.config import EngineOptions
 from simserve.errors import ConfigError
 from simserve.hardware import HardwareProfile
 from simserve.latency import StepTimer, plan_memory
+from simserve.latency.host import VLLM_V0, VLLM_V1
 from simserve.models import ModelSpec
 from simserve.scheduling import Scheduler, SchedulerLimits
 from simserve.simulation.policies import resolve
@@ -92,6 +93,7 @@ def prepare(model: ModelSpec, hardware: HardwareProfile, options: EngineOptions)
         tensor_parallel_size=options.tensor_parallel_size,
         max_tokens=_most_tokens_in_a_step(policy, limits),
         max_seqs=max_num_seqs,
+        host=replace(VLLM_V0 if options.policy == "vllm-v0" else VLLM_V1, hidden=_given(options.async_scheduling)),
     )
     return EngineSetup(model, hardware, options, policy, dtype, limits, memory.block_bytes, timer)
 

@@ -55,7 +55,7 @@ class TestWhatIsPrinted:
             assert words in shown
         for words in ("requests/s", "KV blocks", "preemptions", "utilisation", "20 finished"):
             assert words in shown
-        assert "profile A100-SXM4-80GB, uncalibrated" in shown
+        assert "profile A100-SXM4-80GB, calibrated" in shown
         assert "TPOT = (last - first token) / (tokens - 1)" in shown
 
     def test_json_is_one_object_and_nothing_else(self, capsys: pytest.CaptureFixture[str]) -> None:
@@ -65,7 +65,7 @@ class TestWhatIsPrinted:
         assert (result["total_input_tokens"], result["total_output_tokens"]) == (20 * 64, 20 * 8)
         assert 0 < result["mean_ttft_ms"] < result["mean_e2el_ms"]
         assert result["p50_itl_ms"] <= result["p99_itl_ms"]
-        assert (result["request_rate"], result["seed"], result["calibrated"]) == (10.0, 0, False)
+        assert (result["request_rate"], result["seed"], result["calibrated"]) == (10.0, 0, True)
         assert 0 < result["bandwidth_utilization"] < result["busy_fraction"] <= 1
 
     def test_an_infinite_rate_is_written_as_vllm_writes_it(self, capsys: pytest.CaptureFixture[str]) -> None:

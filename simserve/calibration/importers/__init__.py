@@ -1,0 +1,1 @@
+"""Readers of operator tables that other projects published, one module per project."""

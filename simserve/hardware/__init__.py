@@ -1,0 +1,29 @@
+"""Hardware profiles: what one accelerator can do at best by its data sheet, and how close software comes.
+
+A profile is one YAML file in ``hardware_profiles/``; to describe a device that is not shipped, copy one and give
+its path. ``profile`` is what a file holds, ``curves`` its calibration, ``catalog`` finds and reads files.
+"""
+
+from __future__ import annotations
+
+from simserve.hardware.catalog import list_hardware, load_hardware
+from simserve.hardware.curves import Calibration, Curves, Derived, HeldOut, MixedCurves, PrefillCurves, Rates
+from simserve.hardware.profile import Dtype, Efficiency, HardwareProfile, Link, Power, Price
+
+__all__ = [
+    "Calibration",
+    "Curves",
+    "Derived",
+    "Dtype",
+    "Efficiency",
+    "HardwareProfile",
+    "HeldOut",
+    "Link",
+    "MixedCurves",
+    "Power",
+    "PrefillCurves",
+    "Price",
+    "Rates",
+    "list_hardware",
+    "load_hardware",
+]

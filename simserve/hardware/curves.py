@@ -1,0 +1,173 @@
+"""Measured efficiency curves of one device, as a profile's ``calibration:`` holds them.
+
+An operator takes ``(launch_s + bound_s) / efficiency`` seconds, where ``bound_s`` is max(FLOPs / peak, bytes /
+bandwidth): efficiency is at most 1, so nothing comes out faster than the device can be. Rows of numbers are written
+as text, which keeps a profile short and quick to read.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+
+
+class Part(BaseModel):
+    """Base of everything in a profile: unknown keys are refused, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _numbers(value: Any) -> Any:
+    if isinstance(value, int | float):  # a row of one number is no text to YAML
+        return (float(value),)
+    if not isinstance(value, str):
+        return value
+    return tuple(float(word) for word in value.split())
+
+
+Numbers = Annotated[
+    tuple[float, ...],
+    BeforeValidator(_numbers),
+    PlainSerializer(lambda numbers: " ".join(f"{number:g}".removeprefix("0") or "0" for number in numbers)),
+    Field(min_length=1),
+]
+
+
+class HeldOut(Part):
+    """Absolute relative error on measured points that the fit never saw: ``of`` says how they were chosen."""
+
+    of: Literal["points", "shapes"]
+    """Half of the points at random, or whole shapes (matrix shapes, head configurations)."""
+    points: Annotated[int, Field(ge=1)]
+    median: Annotated[float, Field(ge=0)]
+    p95: Annotated[float, Field(ge=0)]
+
+
+class Derived(Part):
+    """An operator never measured on this device: its curves are those of another, relative to the peaks of this one."""
+
+    derived_from: str
+    because: str
+    uncertainty: Annotated[float, Field(gt=0, le=1)]
+    """Relative half-width expected of a time predicted so."""
+
+
+class Curves(Part):
+    """Efficiencies in rows, one column per entry of ``columns``; a row's key holds whole numbers joined by ``x``.
+
+    ``source``, ``licence``, ``measured_with`` and ``points`` say where they come from and on how much they rest.
+    """
+
+    source: str
+    licence: str
+    measured_with: str
+    points: Annotated[int, Field(ge=1)]
+    held_out: tuple[HeldOut, ...] = ()
+    derived: Derived | None = None
+    """Set where a profile took the curves over from another device."""
+    launch_s: Annotated[float, Field(ge=0, lt=1e-3)] = 0.0
+    """The fastest time measured: what starting the operator costs however little it does."""
+    columns: Numbers
+    rows: Annotated[dict[str, Numbers], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Curves:
+        if any(b <= a for a, b in zip(self.columns, self.columns[1:], strict=False)):
+            raise ValueError("columns must grow from left to right")
+        for key, row in self.rows.items():
+            if len(row) != len(self.columns):
+                raise ValueError(f"row {key} has {len(row)} values, but there are {len(self.columns)} columns")
+            self._check_row(key, row)
+        return self
+
+    def _check_row(self, key: str, row: tuple[float, ...]) -> None:
+        if not all(0 < value <= 1 for value in row):
+            raise ValueError(f"row {key} holds an efficiency that is not above 0 and at most 1")
+        if not all(part.isdigit() for part in key.split("x")) or key.count("x") != self._key_parts() - 1:
+            raise ValueError(f"row {key} must be named by {self._key_parts()} whole numbers joined by x")
+
+    def _key_parts(self) -> int:
+        return next(iter(self.rows)).count("x") + 1
+
+    def row_numbers(self) -> list[tuple[int, ...]]:
+        """The rows' keys as numbers, in order."""
+        return [tuple(int(part) for part in key.split("x")) for key in self.rows]
+
+
+class Rates(Curves):
+    """Bytes per second of small operators by name over bytes, as a fraction of memory bandwidth.
+
+    More than 1 is possible here and only here: what one operator leaves in the last cache the next one reads from it.
+    """
+
+    def _check_row(self, key: str, row: tuple[float, ...]) -> None:
+        if not all(value > 0 for value in row):
+            raise ValueError(f"row {key} holds a rate that is not above 0")
+
+
+class PrefillCurves(Curves):
+    """Prefill attention from an empty cache, and how it goes on behind cached tokens.
+
+    Rows are ``query heads x KV heads x sequences``, columns tokens of each sequence.
+    """
+
+    context_efficiency: Annotated[float, Field(gt=0, le=1)]
+    """Fraction of peak FLOP/s reached over cached tokens by a grid that fills the device."""
+    tile_rows: Annotated[int, Field(ge=1)]
+    """Query rows that one thread block works on: a chunk is computed in whole tiles."""
+
+
+class MixedCurves(Curves):
+    """Decodes that share their attention kernel with a prefill chunk; rows are sequences, columns context tokens.
+
+    Measured with ``kv_heads`` KV heads; the efficiency is relative to reading the KV cache once.
+    """
+
+    kv_heads: Annotated[int, Field(ge=1)]
+    idle_block_s: Annotated[float, Field(ge=0)]
+    """Device time of a thread block that finds nothing to do: every decode gets as many tiles as the longest chunk."""
+
+
+class Calibration(Part):
+    """Efficiency curves by operator; an operator left out runs at the profile's default efficiencies.
+
+    gemm: rows ``n x k``, columns tokens (m). quantized_gemm: the same for int8 weights and activations.
+    decode_attention: rows ``query heads per KV head x KV heads x (sequences * KV heads)``, columns context tokens.
+    prefill_attention: see :class:`PrefillCurves`. chunk_attention: rows context tokens, columns tokens of the chunk,
+    for ``chunk_heads`` query heads. mixed_decode: see :class:`MixedCurves`. elementwise: rows by operator, columns
+    bytes. all_reduce: rows devices, columns bytes of the message, relative to a ring over the link.
+    """
+
+    head_dim: int = 128
+    """Of all attention curves."""
+    packs_query_heads: bool = True
+    """Whether decodes beside a prefill chunk read the KV cache once for all query heads that share it."""
+    gemm: Curves | Derived | None = None
+    quantized_gemm: Curves | Derived | None = None
+    decode_attention: Curves | Derived | None = None
+    prefill_attention: PrefillCurves | Derived | None = None
+    chunk_attention: Curves | Derived | None = None
+    chunk_heads: int = 32
+    mixed_decode: MixedCurves | Derived | None = None
+    elementwise: Rates | Derived | None = None
+    all_reduce: Curves | Derived | None = None
+
+    @property
+    def derived_from(self) -> list[str]:
+        """Devices whose matrix products or attention stand in for this one's."""
+        present = [curves for curves in (self.gemm, self.decode_attention, self.prefill_attention) if curves]
+        return list(dict.fromkeys(entry.derived_from for curves in present if (entry := _derived(curves))))
+
+    @property
+    def uncertainty(self) -> float:
+        """Relative half-width of a predicted step: the widest derived operator, else the p95 of the held-out shapes."""
+        present = [curves for curves in (self.gemm, self.decode_attention, self.prefill_attention) if curves]
+        derived = [_derived(curves) for curves in present]
+        widest = max((entry.uncertainty for entry in derived if entry), default=0.0)
+        errors = [held.median for curves in present if isinstance(curves, Curves) for held in curves.held_out]
+        return max(widest, *errors, 0.05)
+
+
+def _derived(curves: Curves | Derived) -> Derived | None:
+    return curves.derived if isinstance(curves, Curves) else curves

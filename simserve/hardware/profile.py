@@ -1,0 +1,123 @@
+"""HardwareProfile: what one accelerator can do at best by its data sheet, and how close software comes."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from simserve.errors import HardwareError
+from simserve.hardware.curves import Calibration, Part
+
+Dtype = Literal["bfloat16", "float16", "float32", "int8", "fp8"]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+
+
+class Link(Part):
+    """A connection between devices, or from a device to its host."""
+
+    name: str
+    bandwidth_bytes_per_s: Positive
+    """Of one device, in one direction."""
+    max_devices: Annotated[int, Field(ge=2)] | None = None
+    """How many devices it joins at most (2 for an NVLink bridge); null where a whole server is joined."""
+
+
+class Power(Part):
+    """Electrical power of one device in watts; null where nothing is published."""
+
+    peak_w: Positive
+    idle_w: Positive | None = None
+
+
+class Price(Part):
+    """What one device costs to rent. Prices move: ``date`` and ``source`` belong to the figure."""
+
+    usd_per_hour: Positive
+    date: date
+    source: Annotated[str, Field(min_length=1)]
+
+
+class Efficiency(Part):
+    """Fraction of the bound an operator is assumed to reach on a device that was never measured."""
+
+    gemm_compute: Fraction = 0.70
+    gemm_memory: Fraction = 0.80
+    attention_prefill: Fraction = 0.45
+    attention_decode: Fraction = 0.65
+    uncertainty: Fraction = 0.35
+    """Relative half-width of a time predicted from these assumptions."""
+
+
+class HardwareProfile(Part):
+    """One accelerator. Peaks are dense (no sparsity) and, for floating point, with float32 accumulation."""
+
+    name: str
+    aliases: tuple[str, ...] = ()
+    vendor: str
+    kind: Literal["gpu", "npu", "tpu", "cpu"]
+    count: Annotated[int, Field(ge=1)] = 1
+    """How many of these devices the user has."""
+    memory_bytes: Annotated[int, Field(ge=1)]
+    reported_memory_bytes: Annotated[int, Field(ge=1)] | None = None
+    """What the driver reports as the device's whole memory, less than nominal; null where unknown."""
+    bandwidth_bytes_per_s: Positive
+    peak_flops: Annotated[dict[Dtype, Positive], Field(min_length=1)]
+    """FLOP/s (operations per second for int8) by dtype."""
+    l2_bytes: Annotated[int, Field(ge=1)] | None = None
+    """The last cache before memory; null where unpublished."""
+    compute_units: Annotated[int, Field(ge=1)] | None = None
+    """Streaming multiprocessors, compute units, tensor cores or CPU cores, as the vendor counts."""
+    link: Link | None = None
+    """Between devices, the fastest one."""
+    host_link: Link | None = None
+    """To the host, and between the devices that ``link`` does not join."""
+    power: Power | None = None
+    price: Price | None = None
+    sources: Annotated[str, Field(min_length=1)]
+    confidence: Literal["high", "medium", "low"]
+    default_efficiency: Efficiency = Efficiency()
+    calibration: Calibration | None = None
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether matrix products and decode attention, which make up most of a step, rest on measurements."""
+        calibration = self.calibration
+        return calibration is not None and None not in (calibration.gemm, calibration.decode_attention)
+
+    @property
+    def uncertainty(self) -> str:
+        """How far off a predicted step may be, and why, in words."""
+        if not self.calibrated or self.calibration is None:
+            return f"±{self.default_efficiency.uncertainty:.0%}, from datasheet peaks and assumed efficiencies"
+        derived = self.calibration.derived_from
+        basis = f"of {', '.join(derived)}" if derived else "of this device"
+        return f"±{self.calibration.uncertainty:.0%}, from measured operators {basis}"
+
+    def peak_flops_for(self, dtype: str) -> float:
+        """Peak FLOP/s in ``dtype``; raises :class:`HardwareError` naming the dtypes the profile states."""
+        for known, peak in self.peak_flops.items():
+            if known == dtype:
+                return peak
+        raise HardwareError(f"{self.name} has no peak for {dtype}: choose one of {', '.join(self.peak_flops)}")
+
+    def link_between(self, devices: int) -> Link:
+        """The link that joins ``devices`` of this kind; raises :class:`HardwareError` where none does."""
+        if self.link and (self.link.max_devices is None or devices <= self.link.max_devices):
+            return self.link
+        if self.host_link is None:
+            raise HardwareError(f"{self.name} has no link that joins {devices} devices: use fewer per replica")
+        return self.host_link
+
+    def with_overrides(self, count: int | None = None, memory_bytes: int | None = None) -> HardwareProfile:
+        """The same device in another number or with another memory size; None keeps what the profile says."""
+        given = {"count": count, "memory_bytes": memory_bytes}
+        changes = {field: value for field, value in given.items() if value is not None}
+        for field, value in changes.items():
+            if value < 1:
+                raise HardwareError(f"{field} of {self.name} must be at least 1, not {value}")
+        if memory_bytes is not None:
+            changes["reported_memory_bytes"] = memory_bytes
+        return self.model_copy(update=changes)

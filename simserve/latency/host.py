@@ -1,0 +1,62 @@
+"""What an engine's host does around a step: planning, input preparation, launches, sampling; and its graphs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+KERNEL_LAUNCH_S = 5e-6
+"""Host time to launch one kernel outside a captured graph."""
+
+KERNELS_PER_LAYER = 9
+"""Launched outside graphs: 4 matrix products, attention, KV write, norms with residual, rotary, activation."""
+
+
+@dataclass(frozen=True)
+class HostCosts:
+    """Host seconds per engine step, and more per running request.
+
+    ``hidden`` as with asynchronous scheduling: the host prepares the next step while the device runs this one, so that
+    only what the device does not cover is seen.
+    """
+
+    step_s: float
+    request_s: float
+    hidden: bool = True
+
+    def seconds(self, device_s: float, requests: int) -> float:
+        """Seconds of a step that keeps the device busy for ``device_s``."""
+        host_s = self.step_s + self.request_s * requests
+        return max(device_s, host_s) if self.hidden else device_s + host_s
+
+    def all_seconds(self, device_s: npt.NDArray[np.float64], requests: int) -> npt.NDArray[np.float64]:
+        """``seconds`` for each of ``device_s``."""
+        host_s = self.step_s + self.request_s * requests
+        return np.maximum(device_s, host_s) if self.hidden else device_s + host_s
+
+
+VLLM_V1 = HostCosts(step_s=0.4e-3, request_s=8e-6)
+"""The middle of published figures for vLLM's V1 engine: 126-541 µs a step, 4.4-12.7 µs a running request."""
+
+VLLM_V0 = HostCosts(step_s=0.8e-3, request_s=42e-6, hidden=False)
+"""vLLM of 2023-2024: a line through what Vidur measured beside A100s of scheduling, input preparation, sampling and
+output processing."""
+
+
+def graph_sizes(max_num_seqs: int, max_tokens: int) -> list[int]:
+    """Numbers of tokens for which vLLM captures CUDA graphs: 1, 2, 4, every 8 below 256, every 16 to at most 512."""
+    largest = min(2 * max_num_seqs, 512, max_tokens)
+    return [size for size in (1, 2, 4, *range(8, 256, 8), *range(256, 513, 16)) if size <= largest]
+
+
+def padded_tokens(max_tokens: int, sizes: list[int]) -> npt.NDArray[np.intp]:
+    """Rows that a step of 0 .. ``max_tokens`` tokens computes: up to the next graph size, if there is one."""
+    tokens = np.arange(max_tokens + 1)
+    if not sizes:
+        return tokens
+    index = np.searchsorted(sizes, tokens)
+    fits = index < len(sizes)
+    padded = np.where(fits, np.array(sizes)[np.minimum(index, len(sizes) - 1)], tokens)
+    return np.where(tokens == 0, 0, padded)

@@ -1,0 +1,53 @@
+"""Straight lines between measured points: the one way in which times between them are found."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+
+class Lines:
+    """Seconds over one variable: a point's value, then its slope up to the next; the last slope goes on for ever.
+
+    Before the first point the first value holds. ``at`` and ``at_all`` give the same floats for the same inputs.
+    """
+
+    __slots__ = ("_arrays", "_slopes", "_starts", "_values")
+
+    def __init__(self, points: Floats, values: Floats, last_slope: float) -> None:
+        values = np.maximum.accumulate(values)
+        slopes = np.append(np.diff(values) / np.diff(points), max(last_slope, 0.0))
+        self._starts: list[float] = points.tolist()
+        self._values: list[float] = [float(values[0]), *values.tolist()]
+        self._slopes: list[float] = [0.0, *slopes.tolist()]
+        self._arrays: tuple[Floats, Floats, Floats, Floats] | None = None
+
+    def at(self, x: float) -> float:
+        segment = bisect_right(self._starts, x)
+        start = self._starts[segment - 1] if segment else 0.0
+        return self._values[segment] + self._slopes[segment] * (x - start)
+
+    def at_all(self, x: Floats) -> Floats:
+        """``at`` for each of ``x``."""
+        if self._arrays is None:
+            starts = np.array(self._starts)
+            self._arrays = starts, np.append(0.0, starts), np.array(self._values), np.array(self._slopes)
+        starts, origins, values, slopes = self._arrays
+        segment = np.searchsorted(starts, x, side="right")
+        result: Floats = values[segment] + slopes[segment] * (x - origins[segment])
+        return result
+
+
+def weights_between(nodes: Floats, x: float) -> tuple[int, int, float]:
+    """Indices of the nodes around ``x`` and the share of the upper one; the outermost node where x is outside."""
+    upper = int(np.searchsorted(nodes, x, side="left"))
+    if upper == 0 or len(nodes) == 1:
+        return 0, 0, 0.0
+    if upper == len(nodes):
+        return upper - 1, upper - 1, 0.0
+    lower = upper - 1
+    return lower, upper, float((x - nodes[lower]) / (nodes[upper] - nodes[lower]))
