@@ -18,6 +18,7 @@ from simserve.cli.options import (
     number,
 )
 from simserve.cli.workload import add_workload_arguments, offered_requests
+from simserve.errors import WorkloadError
 
 if TYPE_CHECKING:
     from simserve.metrics.records import RunDescription
@@ -77,6 +78,11 @@ def run(args: argparse.Namespace) -> int:
     with progress(sys.stderr) as on_progress:
         done = simulate(requests.source, model, hardware, options, on_progress)
     summary = summarize(done.records, done.totals, args.metric_percentiles)
+    if summary.rejected:
+        longest = f"the longest sequence has {done.description.max_model_len:,} tokens"
+        if summary.rejected == len(done.records):
+            raise WorkloadError(f"all {summary.rejected:,} prompts are too long: {longest}; raise --max-model-len")
+        print(f"{summary.rejected:,} requests were refused, their prompts are too long: {longest}", file=sys.stderr)
     result = result_object(summary, done.description) | requests.labels
     if args.json:
         print(to_json(result), end="")

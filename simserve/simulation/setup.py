@@ -145,6 +145,11 @@ def _max_model_len(model: ModelSpec, options: EngineOptions, kv_tokens: int, bud
     most = kv_tokens if budget is None else min(kv_tokens, budget)
     if wanted is None:
         return min(model.max_model_len, most)
+    if wanted > model.max_model_len:
+        raise ConfigError(
+            f"--max-model-len {wanted} is more than the {model.max_model_len} tokens that {model.name} was made for; "
+            "lower it"
+        )
     if wanted > kv_tokens:
         raise ConfigError(
             f"--max-model-len {wanted} is more than the {kv_tokens} tokens that the KV cache holds; "

@@ -371,3 +371,15 @@ def test_synthetic_defaults_are_vllms(capsys: pytest.CaptureFixture[str]) -> Non
     result = result_of([*TARGET, "--synthetic", "--num-prompts", "2"], capsys)
     assert result["workload"] == "synthetic-2x1024+128@inf"
     assert result["seed"] == 0
+
+
+def test_prompts_that_are_all_too_long_end_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["simulate", "--model", "facebook/opt-125m", "--hardware", "A100", "--synthetic", "--num-prompts", "3"]
+    assert main([*arguments, "--input-len", "5000"]) == 2
+    assert "all 3 prompts are too long" in capsys.readouterr().err
+
+
+def test_a_context_beyond_the_models_own_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["simulate", "--model", "facebook/opt-125m", "--hardware", "A100", "--synthetic"]
+    assert main([*arguments, "--max-model-len", "4096"]) == 2
+    assert "facebook/opt-125m was made for" in capsys.readouterr().err
