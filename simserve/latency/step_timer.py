@@ -7,7 +7,7 @@ so that a step costs a few look-ups however many requests are in the batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -103,22 +103,26 @@ class StepTimer:
         self._mixed = MixedDecodeAttention(self._decode, self._prefill, shape, hardware)
 
     def step_s(
-        self, decodes: int, decode_context_tokens: int, chunks: Iterable[tuple[int, int]], sampled: int
+        self, decodes: int, decode_context_tokens: int, chunks: Sequence[tuple[int, int]], sampled: int
     ) -> float:
         """Seconds for a step with ``decodes`` decodes whose contexts sum to ``decode_context_tokens``.
 
         ``chunks`` are (tokens, context tokens) of each prefill chunk; ``sampled`` rows go through the lm_head.
         """
         attended = decode_context_tokens + decodes
-        chunks = list(chunks)
         if not chunks:
             attention_s = self._decode.lines(decodes).at(attended) if decodes else 0.0
             device_s = self._body_s[decodes] + self._head_s[sampled] + self._layers_count * attention_s
             return self._host.seconds(device_s, decodes)
-        tokens, attention_s = decodes, self._chunks_s(chunks)
-        tokens += sum(chunk for chunk, _ in chunks)
+        tokens, longest, launch_s = decodes, 0, self._prefill.launch_s
+        attention_s = launch_s  # one kernel computes all chunks, so that its launch counts once
+        for chunk, context in chunks:
+            tokens += chunk
+            longest = max(longest, chunk)
+            attention_s += self._prefill.lines(chunk).at(context) - launch_s
         if decodes:
-            attention_s += self._beside_chunks_s(decodes, attended, chunks)
+            idle_tiles = -(-longest // self._prefill.tile_rows) - 1
+            attention_s += self._mixed.lines(decodes).at(attended) + decodes * idle_tiles * self._mixed.idle_s
         device_s = self._body_s[tokens] + self._head_s[sampled] + self._layers_count * attention_s
         return self._host.seconds(device_s, decodes + len(chunks))
 
@@ -162,15 +166,3 @@ class StepTimer:
         flops = steps * (body_flops + head_flops) + (attended + prefill_pairs) * self._flops_per_pair
         bytes_moved = steps * (body_bytes + head_bytes) + (attended + prefill_kv_tokens) * self._kv_bytes
         return StepWork(float(flops.sum()), float(bytes_moved.sum()))
-
-    def _chunks_s(self, chunks: list[tuple[int, int]]) -> float:
-        """One kernel computes all chunks, so that its launch counts once."""
-        total = self._prefill.launch_s
-        for chunk, context in chunks:
-            total += self._prefill.lines(chunk).at(context) - self._prefill.launch_s
-        return total
-
-    def _beside_chunks_s(self, decodes: int, attended: int, chunks: list[tuple[int, int]]) -> float:
-        longest = max(chunk for chunk, _ in chunks)
-        idle_tiles = -(-longest // self._prefill.tile_rows) - 1
-        return self._mixed.lines(decodes).at(attended) + decodes * idle_tiles * self._mixed.idle_s
