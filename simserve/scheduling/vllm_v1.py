@@ -102,7 +102,7 @@ class VllmV1(Scheduler):
             tokens = self._wanted_now(request, walk)
             if tokens:
                 if not self._room_for(plan, request, tokens, walk):
-                    continue  # it preempted itself; vLLM stops here, and by priority could do so for ever
+                    continue  # it preempted itself; by priority others may still go on, as in later versions
                 self._serve(plan, request, tokens, walk)
             walk.index += 1
         self._starved = list(walk.ready)

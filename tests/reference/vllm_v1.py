@@ -30,7 +30,7 @@ class VllmV1(Scheduler):
             if tokens > 0:
                 index, budget = self._make_room(plan, request, tokens, index, budget)
                 if request.status is Status.PREEMPTED:
-                    continue  # vLLM stops here, and by priority could do so for ever
+                    continue  # by priority others may still go on, as in later versions
                 self._take_into(plan, request, tokens)
                 budget -= tokens
             index += 1
