@@ -145,7 +145,9 @@ class KVCache:
         self.version += 1
         if own > 0:
             self.free_blocks += own
-            if may_return and full > 0 and self.prefix_caching:
+            # Blocks of a unit that was not complete hold nothing that could be asked for.
+            behind_units = units == request.total_unit_blocks(self.block_size)
+            if may_return and full > 0 and self.prefix_caching and behind_units:
                 request.left_behind = BlockRun(own, owner_blocks=full)
                 self._enqueue(request.left_behind)
             else:
