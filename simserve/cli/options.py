@@ -159,7 +159,7 @@ def model_and_hardware(args: argparse.Namespace) -> tuple[ModelSpec, HardwarePro
     if args.hardware is None:
         raise ConfigError("which hardware? Name a profile with --hardware, such as --hardware A100")
     memory_bytes = None if args.npu_mem is None else _memory_bytes(args.npu_mem)
-    profile = load_hardware(args.hardware).with_overrides(count=_given_devices(args), memory_bytes=memory_bytes)
+    profile = load_hardware(args.hardware).with_overrides(memory_bytes=memory_bytes)
     return load_model(args.model), profile
 
 

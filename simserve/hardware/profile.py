@@ -58,8 +58,6 @@ class HardwareProfile(Part):
     aliases: tuple[str, ...] = ()
     vendor: str
     kind: Literal["gpu", "npu", "tpu", "cpu"]
-    count: Annotated[int, Field(ge=1)] = 1
-    """How many of these devices the user has."""
     memory_bytes: Annotated[int, Field(ge=1)]
     reported_memory_bytes: Annotated[int, Field(ge=1)] | None = None
     """What the driver reports as the device's whole memory, less than nominal; null where unknown."""
@@ -111,13 +109,10 @@ class HardwareProfile(Part):
             raise HardwareError(f"{self.name} has no link that joins {devices} devices: use fewer per replica")
         return self.host_link
 
-    def with_overrides(self, count: int | None = None, memory_bytes: int | None = None) -> HardwareProfile:
-        """The same device in another number or with another memory size; None keeps what the profile says."""
-        given = {"count": count, "memory_bytes": memory_bytes}
-        changes = {field: value for field, value in given.items() if value is not None}
-        for field, value in changes.items():
-            if value < 1:
-                raise HardwareError(f"{field} of {self.name} must be at least 1, not {value}")
-        if memory_bytes is not None:
-            changes["reported_memory_bytes"] = memory_bytes
-        return self.model_copy(update=changes)
+    def with_overrides(self, memory_bytes: int | None = None) -> HardwareProfile:
+        """The same device with another memory size; None keeps what the profile says."""
+        if memory_bytes is None:
+            return self
+        if memory_bytes < 1:
+            raise HardwareError(f"memory_bytes of {self.name} must be at least 1, not {memory_bytes}")
+        return self.model_copy(update={"memory_bytes": memory_bytes, "reported_memory_bytes": memory_bytes})
