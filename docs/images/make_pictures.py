@@ -103,10 +103,9 @@ def _dress(axes: Axes) -> None:
 
 
 def _trust() -> str:
-    """What the title says of profiles that were never measured."""
-    uncalibrated = [profile for profile in map(load_hardware, ACCELERATORS) if not profile.calibrated]
-    widest = max((profile.default_efficiency.uncertainty for profile in uncalibrated), default=0.0)
-    return f" (uncalibrated profiles, ±{widest:.0%})" if uncalibrated else ""
+    """What the title says of devices that were never measured."""
+    uncalibrated = [name for name in ACCELERATORS if not load_hardware(name).calibrated]
+    return f" ({' and '.join(uncalibrated)}: uncalibrated)" if uncalibrated else ""
 
 
 if __name__ == "__main__":
