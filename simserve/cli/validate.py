@@ -1,4 +1,8 @@
-"""``simserve validate serving RUN``: the same requests through the simulation, beside what a real server did."""
+"""``simserve validate``: predictions beside what was measured.
+
+``serving RUN`` sends the same requests through the simulation that a real server was measured with; ``operators DIR``
+fits efficiency curves to half of the published operator tables and asks them for the other half.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +24,7 @@ from simserve.errors import ConfigError
 
 if TYPE_CHECKING:
     from simserve.calibration.compare import Comparison
+    from simserve.calibration.holdout import OperatorError
     from simserve.config import EngineOptions
 
 TOO_FAR_OFF = 1
@@ -39,10 +44,58 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     serving.add_argument("--plot", type=Path, metavar="FILE", help="draw both distributions (.png, .svg or .pdf)")
     add_model_hardware_arguments(serving)
     add_engine_arguments(serving)
+    operators = kinds.add_parser(
+        "operators",
+        help="operators that efficiency curves were not fitted to",
+        formatter_class=parser.formatter_class,
+        allow_abbrev=False,
+    )
+    operators.add_argument("folder", type=Path, metavar="DIR", help="operator tables, one folder per device")
+    operators.add_argument("--hardware", metavar="NAME", help="only this device (all that have tables)")
+    operators.add_argument("--json", action="store_true", help="one JSON object, not a table")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compare, print, draw; exit code 1 if a figure is further off than ``--max-error``."""
+    """Compare and print; exit code 1 if a figure of a run is further off than ``--max-error``."""
+    return _operators(args) if args.kind == "operators" else _serving(args)
+
+
+def _operators(args: argparse.Namespace) -> int:
+    from simserve.calibration.holdout import holdout_errors
+    from simserve.calibration.shipped import TABLES
+    from simserve.hardware import load_hardware
+
+    names = list(TABLES) if args.hardware is None else [load_hardware(args.hardware).name]
+    if names[0] not in TABLES:
+        raise ConfigError(f"no operator of {names[0]} was measured; choose one of {', '.join(TABLES)}")
+    if not args.folder.is_dir():
+        raise ConfigError(f"{args.folder} is not a folder; give the one that holds the tables, one folder per device")
+    errors = holdout_errors(args.folder, names)
+    if args.json:
+        rows = [{"hardware": e.hardware, "operator": e.operator, **e.held_out.model_dump()} for e in errors]
+        print(json.dumps({"operators": rows}, indent=2))
+    else:
+        _print_errors(errors)
+    return 0
+
+
+def _print_errors(errors: list[OperatorError]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="Absolute error on held-out measurements", title_justify="left")
+    for name in ("hardware", "operator", "held out"):
+        table.add_column(name)
+    for name in ("measurements", "median", "p95"):
+        table.add_column(name, justify="right")
+    for error in errors:
+        held = error.held_out
+        figures = (f"{held.points:,}", f"{held.median:.1%}", f"{held.p95:.1%}")
+        table.add_row(error.hardware, error.operator, held.of, *figures)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def _serving(args: argparse.Namespace) -> int:
     from simserve.calibration.compare import compare
     from simserve.calibration.measured_run import read_measured_run
 
