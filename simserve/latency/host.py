@@ -31,6 +31,13 @@ class HostCosts:
         host_s = self.step_s + self.request_s * requests
         return max(device_s, host_s) if self.hidden else device_s + host_s
 
+    def few_seconds(self, device_s: list[float], requests: int) -> list[float]:
+        """``seconds`` for each of ``device_s``, of which none is less than the one before."""
+        host_s = self.step_s + self.request_s * requests
+        if not self.hidden:
+            return [each_s + host_s for each_s in device_s]
+        return device_s if device_s[0] >= host_s else [max(each_s, host_s) for each_s in device_s]
+
     def all_seconds(self, device_s: npt.NDArray[np.float64], requests: int) -> npt.NDArray[np.float64]:
         """``seconds`` for each of ``device_s``."""
         host_s = self.step_s + self.request_s * requests

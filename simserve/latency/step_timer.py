@@ -129,12 +129,9 @@ class StepTimer:
     def decode_steps_s(self, decodes: int, decode_context_tokens: int, steps: int) -> Floats | list[float]:
         """Seconds of each of ``steps`` successive steps of the same ``decodes``, whose contexts grow by one each."""
         if steps <= SHORT_RUN_STEPS:
-            first = decode_context_tokens + decodes
-            fixed_s, per_layer_s = self._body_s[decodes] + self._head_s[decodes], self._decode.lines(decodes).at
-            return [
-                self._host.seconds(fixed_s + self._layers_count * per_layer_s(attended), decodes)
-                for attended in range(first, first + steps * decodes, decodes)
-            ]
+            fixed_s, layers = self._body_s[decodes] + self._head_s[decodes], self._layers_count
+            attention_s = self._decode.lines(decodes).at_steps(decode_context_tokens + decodes, decodes, steps)
+            return self._host.few_seconds([fixed_s + layers * each_s for each_s in attention_s], decodes)
         contexts = np.arange(steps, dtype=np.float64)
         contexts *= decodes
         contexts += decode_context_tokens + decodes

@@ -146,8 +146,7 @@ class KVCache:
         if own > 0:
             self.free_blocks += own
             # Blocks of a unit that was not complete hold nothing that could be asked for.
-            behind_units = units == request.total_unit_blocks(self.block_size)
-            if may_return and full > 0 and self.prefix_caching and behind_units:
+            if may_return and full > 0 and self.prefix_caching and units == request.total_unit_blocks(self.block_size):
                 request.left_behind = BlockRun(own, owner_blocks=full)
                 self._enqueue(request.left_behind)
             else:
@@ -211,10 +210,14 @@ class PrefixHit:
     __slots__ = ("blocks", "held_blocks", "own_blocks", "runs")
 
     def __init__(self, cache: KVCache, request: Request) -> None:
-        self.runs = cache.find_prefix(request)
-        units = 0
         self.held_blocks = 0
         """Blocks that others hold already, so that they need not come from the free ones."""
+        if not request.units and request.left_behind is None:
+            self.runs: list[BlockRun] = []
+            self.blocks = self.own_blocks = 0
+            return
+        self.runs = cache.find_prefix(request)
+        units = 0
         for run in self.runs:
             units += run.blocks
             if run.holders:
