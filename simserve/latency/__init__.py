@@ -1,13 +1,12 @@
 """How long one step takes, and how many KV blocks fit: operators -> calibrated rooflines -> step time.
 
 ``gemm``, ``decode_attention``, ``prefill_attention``, ``mixed_attention``, ``elementwise`` and ``communication``
-are the operators, ``layers`` a model's matrix products, ``host`` and ``front_end`` what surrounds the device;
+are the operators, ``layers`` a model's matrix products, ``host`` what surrounds the device;
 ``step_timer`` puts them together and ``memory`` plans the KV cache.
 """
 
 from __future__ import annotations
 
-from simserve.latency.front_end import FrontEndCosts
 from simserve.latency.host import VLLM_V0, VLLM_V1, HostCosts
 from simserve.latency.memory import MemoryPlan, plan_memory
 from simserve.latency.step_timer import StepTimer, StepWork
@@ -15,7 +14,6 @@ from simserve.latency.step_timer import StepTimer, StepWork
 __all__ = [
     "VLLM_V0",
     "VLLM_V1",
-    "FrontEndCosts",
     "HostCosts",
     "MemoryPlan",
     "StepTimer",

@@ -160,12 +160,6 @@ class KVCache:
             request.unit_runs = []
         request.allocated_tokens = 0
 
-    def give_back(self, blocks: int) -> None:
-        """Take back ``blocks`` blocks that were taken and hold nothing that anybody could ask for."""
-        self.version += 1
-        self.free_blocks += blocks
-        self._enqueue_nameless(blocks)
-
     def _enqueue(self, run: BlockRun) -> None:
         self._queue[run] = None
         self._newest = run
