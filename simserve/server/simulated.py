@@ -8,8 +8,8 @@ from simserve.config import EngineOptions
 from simserve.engines import simulated_engine
 from simserve.hardware import HardwareProfile
 from simserve.models import ModelSpec
-from simserve.server.generation import Planner
 from simserve.server.routes import Service
+from simserve.server.simulated_plans import SimulatedPlanner
 from simserve.workload import SyntheticText, load_tokenizer
 
 
@@ -27,7 +27,7 @@ def simulated_service(
     """
     engine = simulated_engine(model, hardware, options, time_scale)
     tokenizer = load_tokenizer(model.path)
-    planner = Planner(
+    planner = SimulatedPlanner(
         model=model.name,
         tokenizer=tokenizer,
         text=SyntheticText(tokenizer),

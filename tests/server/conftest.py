@@ -11,9 +11,9 @@ import aiohttp
 import pytest
 
 from server.fakes import NumberedWords, ScriptedEngine, WordTokenizer
-from simserve.server.generation import Planner
 from simserve.server.routes import Service
 from simserve.server.run import listening
+from simserve.server.simulated_plans import SimulatedPlanner
 
 MODEL = "test-model"
 
@@ -25,7 +25,7 @@ def engine() -> ScriptedEngine:
 
 @pytest.fixture
 def service(engine: ScriptedEngine) -> Service:
-    planner = Planner(MODEL, WordTokenizer(), NumberedWords(), engine.max_model_len, vocab_size=1000)
+    planner = SimulatedPlanner(MODEL, WordTokenizer(), NumberedWords(), engine.max_model_len, vocab_size=1000)
     return Service(engine, planner, [MODEL, "an-alias"], MODEL)
 
 
