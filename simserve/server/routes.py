@@ -13,6 +13,7 @@ import orjson
 from aiohttp import web
 
 from simserve.engines.base import Engine
+from simserve.server.embeddings import Embedder, EmbeddingRequest, embeddings_body
 from simserve.server.errors import ApiError, model_not_found
 from simserve.server.plans import Plan, Planner
 from simserve.server.protocol import ChatRequest, CompletionFields, CompletionRequest, parse
@@ -27,15 +28,16 @@ log = logging.getLogger("simserve.server")
 # Reading more JSON than this takes long enough to delay other clients' tokens, so it is done in a thread.
 INLINE_BODY_BYTES = 256 * 1024
 
-Body = TypeVar("Body", bound=CompletionFields)
+Body = TypeVar("Body", CompletionRequest, ChatRequest, EmbeddingRequest)
 
 
 @dataclass
 class Service:
-    """What the handlers share: the engine, the planner and the names the model goes by (answers carry the first)."""
+    """What the handlers share: the engine, what speaks for it, and the model's names (answers carry the first)."""
 
     engine: Engine
     planner: Planner
+    embedder: Embedder
     model_names: Sequence[str]
     model_root: str
     created_s: int = field(default_factory=lambda: int(time.time()))
@@ -61,6 +63,7 @@ class Routes:
         return [
             web.post("/v1/chat/completions", self.chat_completions),
             web.post("/v1/completions", self.completions),
+            web.post("/v1/embeddings", self.embeddings),
             web.get("/v1/models", self.models),
             web.get("/v1/models/{model:.+}", self.model),
             web.get("/health", self.health),
@@ -80,6 +83,18 @@ class Routes:
         envelope = self._envelope(chat=False)
         plan = await self._service.planner.completion(body, envelope.request_id)
         return await self._answer(request, body, envelope, plan)
+
+    async def embeddings(self, request: web.Request) -> web.Response:
+        """``POST /v1/embeddings``"""
+        body = await self._body(request, EmbeddingRequest)
+        service = self._service
+        body.check_dimensions(service.embedder.dimensions)
+        prompts = await service.planner.token_ids(body.input, "input")
+        prompt_tokens = sum(map(len, prompts))
+        log.info("Added request: input_len=%d, to embed", prompt_tokens)
+        vectors = await service.embedder.embed(prompts, f"embd-{current_request_id()}")
+        content = embeddings_body(body, service.model, vectors, prompt_tokens)
+        return web.Response(body=content, content_type="application/json")
 
     async def models(self, request: web.Request) -> web.Response:
         """``GET /v1/models``"""

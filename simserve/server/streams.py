@@ -82,6 +82,12 @@ async def whole_answer(choice: Choice, stream: AsyncIterator[TokenEvent]) -> Ans
     )
 
 
+async def drained(stream: AsyncIterator[TokenEvent]) -> None:
+    """Wait until ``stream`` ends; raises like :func:`whole_answer`."""
+    async for event in stream:
+        check_not_given_up(event)
+
+
 def check_not_given_up(event: TokenEvent) -> None:
     """Raise if the engine ended the sequence because it stops (503) or because it failed (500)."""
     if event.finish_reason == "abort":

@@ -24,9 +24,6 @@ from simserve.server.plans import (
 from simserve.server.protocol import ChatRequest, CompletionFields, CompletionRequest
 from simserve.server.unsupported import TORCH, refuse_unsupported
 
-SEEDS = 2**63
-"""Seeds are below this, as torch takes them."""
-
 
 class Tokenizer(Protocol):
     """What the planner needs of the model's tokenizer."""
@@ -175,7 +172,7 @@ class TorchPlanner:
             repetition_penalty=asked("repetition_penalty"),
             presence_penalty=request.presence_penalty,
             frequency_penalty=request.frequency_penalty,
-            seed=None if request.seed is None else (request.seed + which) % SEEDS,
+            seed=None if request.seed is None else request.seed + which,
             stop=tuple(request.stop),
             include_stop=request.include_stop_str_in_output,
             stop_token_ids=tuple(request.stop_token_ids),
