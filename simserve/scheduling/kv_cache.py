@@ -109,6 +109,11 @@ class KVCache:
         """Hand out the ``blocks`` least recently used free blocks (there must be so many); forget what they held."""
         self.free_blocks -= blocks
         queue = self._queue
+        if len(queue) == 1:
+            only = self._newest
+            if only.key is None and only.blocks > blocks:
+                only.blocks -= blocks
+                return
         while blocks > 0:
             oldest = next(iter(queue))
             if oldest.key is not None:

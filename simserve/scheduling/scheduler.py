@@ -162,7 +162,9 @@ class Scheduler(ABC):
         """``plan``, the last one scheduled, is run for ``steps`` steps, at most its ``repeat``."""
         if steps > 1:
             if not self.reserves_answers:
-                self.blocks.take(self._decoding.blocks_needed_over(self.steps, steps - 1))
+                blocks = self._decoding.blocks_needed_over(self.steps, steps - 1)
+                if blocks:
+                    self.blocks.take(blocks)
             self.steps += steps - 1
             if self.blocks.free_blocks < self.least_free_blocks:
                 self.least_free_blocks = self.blocks.free_blocks
@@ -177,9 +179,9 @@ class Scheduler(ABC):
         self._completed = last_step
         if last_step - self._decoding.stalled_steps in self._decoding.ends:
             self._retire(last_step)
-        finished = self._ending.pop(last_step, None) or []
-        if not finished and not ended:
-            return finished
+        if not ended and last_step not in self._ending:
+            return []
+        finished = self._ending.pop(last_step, [])
         for request in ended:
             if request.request_id in self._requests and request not in finished:
                 finished.append(request)

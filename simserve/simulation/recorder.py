@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable
-from typing import cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -96,9 +96,10 @@ class Recorder:
         """Write the row of a request that has ended: finished, aborted or rejected."""
         self.done_requests += 1
         produced = request.produced_tokens if status != REJECTED else 0
+        row: Any = request.request_id
         self._requests.extend(
             (
-                cast(int, request.request_id), request.arrival_s, request.scheduled_s, request.first_token_s,
+                row, request.arrival_s, request.scheduled_s, request.first_token_s,
                 request.finish_s, request.input_tokens, produced, request.cached_tokens, request.preemptions, status,
             )
         )  # fmt: skip
