@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +51,18 @@ class Lines:
         segment = np.searchsorted(starts, x, side="right")
         result: Floats = values[segment] + slopes[segment] * (x - origins[segment])
         return result
+
+
+class LinesByCount(dict[int, Lines]):
+    """Lines for each number of something, compiled by ``compile`` when it is first asked for."""
+
+    def __init__(self, compile: Callable[[int], Lines]) -> None:
+        super().__init__()
+        self._compile = compile
+
+    def __missing__(self, count: int) -> Lines:
+        lines = self[count] = self._compile(count)
+        return lines
 
 
 def weights_between(nodes: Floats, x: float) -> tuple[int, int, float]:

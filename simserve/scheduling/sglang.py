@@ -125,7 +125,7 @@ class SGLang(Scheduler):
         promised += sum(self._most_new_tokens(chunk.request) for chunk in plan.chunks if chunk.samples)
         while self._line and budget > 0:
             request = self._line.peek()
-            hit = PrefixHit(self.blocks, request)
+            hit = self.blocks.find(request)
             tokens = request.known_tokens - hit.blocks * limits.block_size
             if not self._fits(request, hit, tokens, promised):
                 self._full = True
@@ -170,7 +170,7 @@ class SGLang(Scheduler):
         keys: dict[Request, int] = {}
         seen: set[Hashable] = set()
         for request in self._line:
-            cached = PrefixHit(self.blocks, request).blocks * self.limits.block_size
+            cached = self.blocks.find(request).blocks * self.limits.block_size
             units = list(request.unit_blocks(self.limits.block_size))
             if cached <= TWIN_TOKENS:
                 if self._shared_tokens(units, seen) >= TWIN_TOKENS:

@@ -177,13 +177,13 @@ class Replica:
         if steps > 1 and not self._somebody_came():
             run = Run(plan, now, self._timer.decode_steps_s(plan.num_decodes, plan.decode_context_tokens, steps))
         else:
-            chunks = []
+            chunks = [(chunk.tokens, chunk.context_tokens) for chunk in plan.chunks]
             for chunk in plan.chunks:
-                chunks.append((chunk.tokens, chunk.context_tokens))
                 if chunk.request.scheduled_s != chunk.request.scheduled_s:  # NaN: its first step
                     chunk.request.scheduled_s = now
-            step_s = self._timer.step_s(plan.num_decodes, plan.decode_context_tokens, chunks, plan.num_sampled)
-            run = Run(plan, now, [step_s])
+            decodes = plan.num_decodes
+            sampled = decodes + plan.num_sampled_chunks
+            run = Run(plan, now, [self._timer.step_s(decodes, plan.decode_context_tokens, chunks, sampled)])
         self._run = run
         self._wake.set(run.end_s)
 
