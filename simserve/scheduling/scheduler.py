@@ -133,9 +133,8 @@ class Scheduler(ABC):
         Where nothing can happen for a while, the plan stands for up to ``most_repeats`` steps: run as many of them as
         you like and tell :meth:`settle` how many, before you call anything but :meth:`add`.
         """
-        step = self.steps
+        step, decoding = self.steps, self._decoding
         plan = StepPlan(step)
-        decoding = self._decoding
         if step - 1 - decoding.stalled_steps in decoding.ends:
             self._retire(step - 1)
         self.plan(plan)
@@ -143,19 +142,20 @@ class Scheduler(ABC):
             self._stall(plan)
         else:
             self._count_decodes(plan)
-        if not plan.chunks:
-            if plan.num_decodes == 0:
-                return plan
-            if most_repeats > 1 and self._is_quiet(plan):
-                plan.repeat = self._quiet_steps(most_repeats)
         if list_decodes and not plan.decodes_wait:
             plan.decodes = [request for request in self.running.values() if request.decode_offset is not None]
-        for chunk in plan.chunks:
-            if chunk.samples:
-                self._begin_to_decode(chunk.request)
+        if plan.chunks:
+            for chunk in plan.chunks:
+                if chunk.samples:
+                    self._begin_to_decode(chunk.request)
+        elif plan.num_decodes == 0:
+            return plan
+        elif most_repeats > 1 and self._is_quiet(plan):
+            plan.repeat = self._quiet_steps(most_repeats)
         self.steps = step + 1
-        if self.blocks.free_blocks < self.least_free_blocks:
-            self.least_free_blocks = self.blocks.free_blocks
+        free_blocks = self.blocks.free_blocks
+        if free_blocks < self.least_free_blocks:
+            self.least_free_blocks = free_blocks
         return plan
 
     def settle(self, plan: StepPlan, steps: int) -> None:
@@ -287,8 +287,10 @@ class Scheduler(ABC):
 
     def _count_decodes(self, plan: StepPlan) -> None:
         """Everybody in the decode set gets a token."""
-        plan.num_decodes = self._decoding.count
-        plan.decode_context_tokens = self._decoding.context_tokens(plan.index)
+        decoding = self._decoding
+        if decoding.count:
+            plan.num_decodes = decoding.count
+            plan.decode_context_tokens = decoding.context_tokens(plan.index)
         if self._stalls:
             plan.resuming = [stall for stall in self._stalls if stall.count]
             self._stalls = []
