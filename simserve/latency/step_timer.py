@@ -111,8 +111,9 @@ class StepTimer:
         """
         attended = decode_context_tokens + decodes
         if not chunks:
-            attention_s = self._decode.lines[decodes].at(attended) if decodes else 0.0
-            device_s = self._body_s[decodes] + self._head_s[sampled] + self._layers_count * attention_s
+            by_count = self._decode.lines
+            lines = by_count.known.get(decodes) or by_count.of(decodes)
+            device_s = self._body_s[decodes] + self._head_s[sampled] + self._layers_count * lines.at(attended)
             return self._host.seconds(device_s, decodes)
         prefill = self._prefill
         launch_s = prefill.launch_s
@@ -122,10 +123,13 @@ class StepTimer:
             tokens += chunk
             if chunk > longest:
                 longest = chunk
-            attention_s += prefill.lines[chunk].at(context) - launch_s
+            lines = prefill.lines.known.get(chunk) or prefill.lines.of(chunk)
+            attention_s += lines.at(context) - launch_s
         if decodes:
             idle_tiles = -(-longest // prefill.tile_rows) - 1
-            attention_s += self._mixed.lines[decodes].at(attended) + decodes * idle_tiles * self._mixed.idle_s
+            by_count = self._mixed.lines
+            lines = by_count.known.get(decodes) or by_count.of(decodes)
+            attention_s += lines.at(attended) + decodes * idle_tiles * self._mixed.idle_s
         device_s = self._body_s[tokens] + self._head_s[sampled] + self._layers_count * attention_s
         return self._host.seconds(device_s, decodes + len(chunks))
 
@@ -133,12 +137,12 @@ class StepTimer:
         """Seconds of each of ``steps`` successive steps of the same ``decodes``, whose contexts grow by one each."""
         if steps <= SHORT_RUN_STEPS:
             fixed_s, layers = self._body_s[decodes] + self._head_s[decodes], self._layers_count
-            attention_s = self._decode.lines[decodes].at_steps(decode_context_tokens + decodes, decodes, steps)
+            attention_s = self._decode.lines.of(decodes).at_steps(decode_context_tokens + decodes, decodes, steps)
             return self._host.few_seconds([fixed_s + layers * each_s for each_s in attention_s], decodes)
         contexts = np.arange(steps, dtype=np.float64)
         contexts *= decodes
         contexts += decode_context_tokens + decodes
-        seconds = self._decode.lines[decodes].at_all(contexts)
+        seconds = self._decode.lines.of(decodes).at_all(contexts)
         seconds *= self._layers_count
         seconds += self._body_s[decodes] + self._head_s[decodes]
         return self._host.all_seconds(seconds, decodes)

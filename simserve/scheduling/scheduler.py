@@ -16,7 +16,7 @@ from simserve.errors import RequestError
 from simserve.scheduling.decode_set import DecodeSet
 from simserve.scheduling.kv_cache import KVCache, PrefixHit
 from simserve.scheduling.plan import PrefillChunk, Stall, StepPlan
-from simserve.scheduling.request import Request, Status
+from simserve.scheduling.request import ABORTED, FINISHED, PREEMPTED, RUNNING, WAITING, Request, Status
 from simserve.scheduling.waiting import FcfsQueue, WaitingQueue
 
 Options = Mapping[str, bool | int | float | str | None]
@@ -124,7 +124,7 @@ class Scheduler(ABC):
         """Forget a request and free its blocks at once; None if it has ended already."""
         request = self._requests.get(request_id)
         if request is not None:
-            self._end(request, Status.ABORTED)
+            self._end(request, ABORTED)
         return request
 
     def schedule(self, most_repeats: int = 1, list_decodes: bool = False) -> StepPlan:
@@ -187,9 +187,9 @@ class Scheduler(ABC):
                 finished.append(request)
         if len(finished) > 1:
             finished.sort(key=_by_admission)
-        finished = [request for request in finished if request.status is not Status.ABORTED]
+        finished = [request for request in finished if request.status is not ABORTED]
         for request in finished:
-            self._end(request, Status.FINISHED)
+            self._end(request, FINISHED)
         return finished
 
     @property
@@ -230,9 +230,9 @@ class Scheduler(ABC):
         self._admissions += 1
         request.admission = self._admissions
         hit_tokens = hit.blocks * self.limits.block_size
-        if request.status is Status.WAITING:
+        if request.status is WAITING:
             request.cached_tokens = hit_tokens
-        request.status = Status.RUNNING
+        request.status = RUNNING
         request.computed_tokens = hit_tokens
         self._prefilling.append(request)
         self.compute(plan, request, tokens)
@@ -279,7 +279,7 @@ class Scheduler(ABC):
         elif victim in self._prefilling:
             self._prefilling.remove(victim)
         self._release(victim, may_return=True, unhashed_tokens=unhashed)
-        victim.status = Status.PREEMPTED
+        victim.status = PREEMPTED
         victim.computed_tokens = 0
         victim.preemptions += 1
         self.waiting.push_front(victim)
@@ -336,7 +336,7 @@ class Scheduler(ABC):
     def _end(self, request: Request, status: Status) -> None:
         del self._requests[request.request_id]
         unhashed = 0
-        if request.status is Status.RUNNING:
+        if request.status is RUNNING:
             del self.running[request.request_id]
             if request.decode_offset is not None:
                 unhashed = self._unhashed_tokens(request)

@@ -94,7 +94,7 @@ def test_a_longer_context_never_makes_a_step_faster(machine, decodes, context, c
 def test_attention_of_one_more_decode_is_never_faster(machine, decodes, context) -> None:
     _, timer = machine
 
-    fewer, more = (timer._decode.lines[count].at(count * (context + 1)) for count in (decodes, decodes + 1))
+    fewer, more = (timer._decode.lines.of(count).at(count * (context + 1)) for count in (decodes, decodes + 1))
 
     assert more * ROUNDING >= fewer
 

@@ -77,7 +77,7 @@ def test_two_devices_are_faster_than_one_but_not_twice() -> None:
 
 def test_decodes_beside_a_chunk_cost_more_where_the_kernel_does_not_pack_query_heads() -> None:
     timer = timer_of("RTX4090")
-    chunk, decodes = timer.step_s(0, 0, [(512, 0)], 1), timer._decode.lines[64].at(64 * 2048) * 32
+    chunk, decodes = timer.step_s(0, 0, [(512, 0)], 1), timer._decode.lines.of(64).at(64 * 2048) * 32
 
     assert timer.step_s(64, 64 * 2048, [(512, 0)], 65) > chunk + 1.5 * decodes
 
