@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from simserve.latency.host import VLLM_V0, VLLM_V1, HostCosts
 from simserve.latency.memory import MemoryPlan, plan_memory
-from simserve.latency.step_timer import StepTimer, StepWork
+from simserve.latency.step_timer import StepTimer, StepWork, compiled_step_timer
 
 __all__ = [
     "VLLM_V0",
@@ -18,5 +18,6 @@ __all__ = [
     "MemoryPlan",
     "StepTimer",
     "StepWork",
+    "compiled_step_timer",
     "plan_memory",
 ]

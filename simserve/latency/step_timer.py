@@ -8,7 +8,8 @@ so that a step costs a few look-ups however many requests are in the batch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -170,3 +171,26 @@ class StepTimer:
         flops = steps * (body_flops + head_flops) + (attended + prefill_pairs) * self._flops_per_pair
         bytes_moved = steps * (body_bytes + head_bytes) + (attended + prefill_kv_tokens) * self._kv_bytes
         return StepWork(float(flops.sum()), float(bytes_moved.sum()))
+
+
+def compiled_step_timer(model: ModelSpec, hardware: HardwareProfile, **options: Any) -> StepTimer:
+    """The :class:`StepTimer` of these arguments, the same one if it was made before: simulations can share it."""
+    return _compiled(model, _Same(hardware), **options)
+
+
+class _Same:
+    """A profile as a key: equal to itself alone, because its curves are not hashable."""
+
+    def __init__(self, profile: HardwareProfile) -> None:
+        self.profile = profile
+
+    def __hash__(self) -> int:
+        return id(self.profile)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.profile is self.profile
+
+
+@lru_cache(maxsize=32)
+def _compiled(model: ModelSpec, hardware: _Same, **options: Any) -> StepTimer:
+    return StepTimer(model, hardware.profile, **options)

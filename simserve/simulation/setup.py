@@ -8,7 +8,7 @@ from typing import TypeVar
 from simserve.config import EngineOptions
 from simserve.errors import ConfigError
 from simserve.hardware import HardwareProfile
-from simserve.latency import StepTimer, plan_memory
+from simserve.latency import StepTimer, compiled_step_timer, plan_memory
 from simserve.latency.host import VLLM_V0, VLLM_V1
 from simserve.models import ModelSpec
 from simserve.scheduling import Scheduler, SchedulerLimits
@@ -86,7 +86,7 @@ def prepare(model: ModelSpec, hardware: HardwareProfile, options: EngineOptions)
         longest_prefix_first=options.schedule_policy == "lpm",
         schedule_conservativeness=_given(options.schedule_conservativeness),
     )
-    timer = StepTimer(
+    timer = compiled_step_timer(
         model,
         hardware,
         dtype=dtype,
