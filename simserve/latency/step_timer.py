@@ -29,9 +29,9 @@ from simserve.latency.host import (
 from simserve.latency.layers import Layers
 from simserve.latency.lines import Floats
 from simserve.latency.mixed_attention import MixedDecodeAttention
-from simserve.latency.number_formats import bytes_of
+from simserve.latency.number_formats import WeightFormat, plain_format
 from simserve.latency.prefill_attention import PrefillAttention
-from simserve.models import ModelSpec
+from simserve.models import ModelSpec, dtype_bytes_of
 
 SHORT_RUN_STEPS = 24
 """Up to here a list is faster than an array."""
@@ -50,8 +50,8 @@ class StepWork(NamedTuple):
 class StepTimer:
     """Step times of one replica of ``tensor_parallel_size`` devices, in seconds.
 
-    ``dtype`` is that of activations; ``weight_dtype`` and ``kv_dtype`` that of weights and KV cache where they differ
-    (fp8, int8, int4). ``max_tokens`` and ``max_seqs`` bound a step's rows and sampled tokens; asking beyond them raises
+    ``dtype`` is that of activations, and of weights and KV cache unless ``weights`` and ``kv_dtype`` say otherwise.
+    ``max_tokens`` and ``max_seqs`` bound a step's rows and sampled tokens; asking beyond them raises
     ``IndexError``. ``graphs`` tells whether the engine captures graphs, and so pads batches to their sizes.
     """
 
@@ -64,19 +64,19 @@ class StepTimer:
         tensor_parallel_size: int,
         max_tokens: int,
         max_seqs: int,
-        weight_dtype: str | None = None,
+        weights: WeightFormat | None = None,
         kv_dtype: str | None = None,
         host: HostCosts = VLLM_V1,
         graphs: bool = True,
     ) -> None:
         self._layers_count = model.num_layers
         self._host = host
-        layers = Layers(model, hardware, dtype, weight_dtype or dtype, tensor_parallel_size)
+        layers = Layers(model, hardware, dtype, weights or plain_format(dtype), tensor_parallel_size)
         elementwise = Elementwise(model, hardware, tensor_parallel_size)
         sizes = graph_sizes(max_seqs, max_tokens) if graphs else []
         tokens = np.arange(max_tokens + 1, dtype=np.float64)
         seqs = np.arange(max_seqs + 1, dtype=np.float64)
-        message_bytes = tokens * model.hidden_size * bytes_of(dtype)
+        message_bytes = tokens * model.hidden_size * dtype_bytes_of(dtype)
         body = layers.body_s(tokens) + elementwise.body_s(tokens)
         body += (
             2 * model.num_layers * np.where(tokens > 0, all_reduce_s(hardware, tensor_parallel_size, message_bytes), 0)
@@ -89,12 +89,12 @@ class StepTimer:
         self._body_work = [table.tolist() for table in layers.body_work(tokens)]
         self._head_work = [table.tolist() for table in layers.head_work(seqs)]
         self._kv_bytes = (
-            model.num_layers * 2 * layers.attention.num_kv_heads * model.head_dim * bytes_of(kv_dtype or dtype)
+            model.num_layers * 2 * layers.attention.num_kv_heads * model.head_dim * dtype_bytes_of(kv_dtype or dtype)
         )
         self._flops_per_pair = model.num_layers * layers.attention.decode_flops(1)
         shape = AttentionShape(
             layers.attention,
-            bytes_of(kv_dtype or dtype),
+            dtype_bytes_of(kv_dtype or dtype),
             hardware.peak_flops_for(dtype),
             hardware.bandwidth_bytes_per_s,
             hardware.compute_units or USUAL_COMPUTE_UNITS,

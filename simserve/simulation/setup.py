@@ -12,6 +12,7 @@ from simserve.latency import StepTimer, compiled_step_timer, plan_memory
 from simserve.latency.host import VLLM_V0, VLLM_V1
 from simserve.models import ModelSpec
 from simserve.scheduling import Scheduler, SchedulerLimits
+from simserve.simulation.formats import Formats, formats_of
 from simserve.simulation.policies import resolve
 
 LEAST_WHOLE_PROMPTS_BUDGET = {"static": 16384}
@@ -35,7 +36,7 @@ class EngineSetup:
     hardware: HardwareProfile
     options: EngineOptions
     policy: type[Scheduler]
-    dtype: str
+    formats: Formats
     limits: SchedulerLimits
     block_bytes: int
     timer: StepTimer
@@ -55,15 +56,18 @@ class EngineSetup:
 def prepare(model: ModelSpec, hardware: HardwareProfile, options: EngineOptions) -> EngineSetup:
     """Resolve ``options`` for ``model`` on ``hardware``.
 
-    Raises :class:`ConfigError` for options that contradict each other, :class:`CapacityError` if weights do not fit.
+    Raises :class:`ConfigError` for options that contradict each other, :class:`CapacityError` if weights do not fit,
+    :class:`HardwareError` for a number format that the hardware cannot compute.
     """
     policy, options = resolve(options)
-    dtype = options.dtype or ("float16" if model.dtype == "float32" and hardware.kind == "gpu" else model.dtype)
+    formats = formats_of(model, hardware, options)
     max_num_seqs, token_budget = _step_limits(model, hardware, policy, options)
     memory = plan_memory(
         model,
         hardware,
-        dtype=dtype,
+        dtype=formats.dtype,
+        quantization=formats.quantization,
+        kv_dtype=formats.kv_dtype,
         tensor_parallel_size=options.tensor_parallel_size,
         gpu_memory_utilization=_given(options.gpu_memory_utilization),
         block_size=options.block_size,
@@ -89,13 +93,15 @@ def prepare(model: ModelSpec, hardware: HardwareProfile, options: EngineOptions)
     timer = compiled_step_timer(
         model,
         hardware,
-        dtype=dtype,
+        dtype=formats.dtype,
+        weights=formats.weights,
+        kv_dtype=formats.kv_dtype,
         tensor_parallel_size=options.tensor_parallel_size,
         max_tokens=_most_tokens_in_a_step(policy, limits),
         max_seqs=max_num_seqs,
         host=replace(VLLM_V0 if options.policy == "vllm-v0" else VLLM_V1, hidden=_given(options.async_scheduling)),
     )
-    return EngineSetup(model, hardware, options, policy, dtype, limits, memory.block_bytes, timer)
+    return EngineSetup(model, hardware, options, policy, formats, limits, memory.block_bytes, timer)
 
 
 Value = TypeVar("Value")
