@@ -76,10 +76,10 @@ def _print(profile: HardwareProfile, out: Path) -> None:
     conditions = calibration.conditions
     assert conditions is not None
     peak = profile.peak_flops_for(conditions.dtype)
+    print(f"{out}: {conditions.device}, {conditions.threads} threads, {conditions.dtype}")
     print(
-        f"{out}: {conditions.device}, {conditions.threads} threads, {conditions.dtype}, in {conditions.duration_s:.0f} s"
+        f"measured in {conditions.duration_s:.0f} s: {peak / 1e9:,.0f} GFLOP/s, {profile.bandwidth_bytes_per_s / 1e9:,.1f} GB/s"
     )
-    print(f"{peak / 1e9:,.0f} GFLOP/s, {profile.bandwidth_bytes_per_s / 1e9:,.1f} GB/s")
     print(
         f"noise {conditions.noise:.1%}, drift {conditions.drift:+.1%}, without a quiet moment {conditions.unquiet:.0%}"
     )

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from simserve.calibration.engine_check.compare import KINDS, LATENCIES, EngineCheck, predicted_steps_s
+from simserve.calibration.engine_check.ledger import Floats
 from simserve.errors import ConfigError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def draw_check(check: EngineCheck, path: Path) -> None:
@@ -40,8 +45,6 @@ def draw_check(check: EngineCheck, path: Path) -> None:
         plt.close(figure)
 
 
-def _draw_shares(
-    panel: object, seconds: np.ndarray[tuple[int, ...], np.dtype[np.float64]], style: str, label: str | None
-) -> None:
+def _draw_shares(panel: Axes, seconds: Floats, style: str, label: str | None) -> None:
     ordered = np.sort(seconds[~np.isnan(seconds)]) * 1e3
-    panel.plot(ordered, (np.arange(len(ordered)) + 1) / len(ordered), style, linewidth=0.9, label=label)  # type: ignore[attr-defined]
+    panel.plot(ordered, (np.arange(len(ordered)) + 1) / len(ordered), style, linewidth=0.9, label=label)
