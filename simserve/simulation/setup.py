@@ -8,7 +8,14 @@ from typing import TypeVar
 from simserve.config import EngineOptions
 from simserve.errors import ConfigError
 from simserve.hardware import HardwareProfile
-from simserve.latency import StepTimer, compiled_step_timer, plan_memory
+from simserve.latency import (
+    AnchoredStepTimer,
+    StepTimer,
+    anchored_uncertainty,
+    anchors_for,
+    compiled_step_timer,
+    plan_memory,
+)
 from simserve.latency.host import VLLM_V0, VLLM_V1
 from simserve.models import ModelSpec
 from simserve.scheduling import Scheduler, SchedulerLimits
@@ -40,6 +47,8 @@ class EngineSetup:
     limits: SchedulerLimits
     block_bytes: int
     timer: StepTimer
+    uncertainty: str
+    """How far off a predicted step may be, and why, in words."""
 
     @property
     def policy_name(self) -> str:
@@ -90,6 +99,30 @@ def prepare(model: ModelSpec, hardware: HardwareProfile, options: EngineOptions)
         longest_prefix_first=options.schedule_policy == "lpm",
         schedule_conservativeness=_given(options.schedule_conservativeness),
     )
+    most_tokens = _most_tokens_in_a_step(policy, limits)
+    timer, uncertainty = _step_times(model, hardware, options, formats, most_tokens, max_num_seqs)
+    return EngineSetup(model, hardware, options, policy, formats, limits, memory.block_bytes, timer, uncertainty)
+
+
+def _step_times(
+    model: ModelSpec,
+    hardware: HardwareProfile,
+    options: EngineOptions,
+    formats: Formats,
+    max_tokens: int,
+    max_seqs: int,
+) -> tuple[StepTimer, str]:
+    """The timer, and how far off it may be in words.
+
+    Whole steps in a profile are those of SimServe's own engine: a preset asks for another one.
+    """
+    anchors = None
+    plain = formats.quantization is None and formats.kv_dtype == formats.dtype
+    if plain and options.engine_preset is None and options.tensor_parallel_size == 1:
+        anchors = anchors_for(model, hardware, formats.dtype)
+    if anchors is not None:
+        anchored = AnchoredStepTimer(model, hardware, anchors, max_tokens=max_tokens, max_seqs=max_seqs)
+        return anchored, anchored_uncertainty(model, hardware, anchors)
     timer = compiled_step_timer(
         model,
         hardware,
@@ -97,11 +130,11 @@ def prepare(model: ModelSpec, hardware: HardwareProfile, options: EngineOptions)
         weights=formats.weights,
         kv_dtype=formats.kv_dtype,
         tensor_parallel_size=options.tensor_parallel_size,
-        max_tokens=_most_tokens_in_a_step(policy, limits),
-        max_seqs=max_num_seqs,
+        max_tokens=max_tokens,
+        max_seqs=max_seqs,
         host=replace(VLLM_V0 if options.policy == "vllm-v0" else VLLM_V1, hidden=_given(options.async_scheduling)),
     )
-    return EngineSetup(model, hardware, options, policy, formats, limits, memory.block_bytes, timer)
+    return timer, formats.uncertainty
 
 
 Value = TypeVar("Value")

@@ -70,7 +70,7 @@ def describe(setup: EngineSetup, workload_name: str) -> RunDescription:
         hardware=f"{devices} x {hardware.name}" if devices > 1 else hardware.name,
         hardware_profile=hardware.name,
         calibrated=hardware.calibrated,
-        uncertainty=formats.uncertainty,
+        uncertainty=setup.uncertainty,
         policy=setup.policy_name,
         workload=workload_name,
         kv_blocks=limits.num_blocks,
