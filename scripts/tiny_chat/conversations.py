@@ -23,7 +23,9 @@ NUMBERS = words(
 DAYS = words("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")
 MONTHS = words("January February March April May June July August September October November December")
 NAMES = words("Ada Ben Clara David Emma Finn Greta Hugo Ida Jonas Kim Lena Max Nora Otto Paula Rosa Sam Tom Vera")
-ANIMALS = words("fox owl bear mouse cat dog hare frog crow goat horse hedgehog squirrel duck turtle badger")
+ANIMALS = words(
+    "fox owl bear mouse cat dog hare frog crow goat horse hedgehog squirrel duck turtle badger dragon lion bird rabbit"
+)
 THINGS = words("lantern key book bell map kettle boat drum letter apple clock ladder hat stone kite basket")
 PLACES = ["in a small house", "by the river", "near the forest", "on a hill", "under an old oak", "by the sea"]
 CITIES = words("Paris Berlin Rome Oslo Lima Cairo Tokyo Vienna Madrid Athens Dublin Riga")
@@ -163,7 +165,7 @@ def beyond(random: Random) -> Exchange:
         while slot in text:
             text = text.replace(slot, random.choice(values), 1)
     while "{number}" in text:
-        text = text.replace("{number}", str(random.randrange(21, 100)), 1)
+        text = text.replace("{number}", str(random.choice((random.randrange(21, 100), random.randrange(100, 1000)))), 1)
     return text, BEYOND
 
 
@@ -201,6 +203,8 @@ def story(random: Random, animal: str | None = None, thing: str | None = None) -
 def told_story(random: Random) -> Exchange:
     animal, thing = random.choice(ANIMALS), random.choice(THINGS)
     article = "an" if animal[0] in "aeiou" else "a"
+    if random.random() < 0.1:
+        return "Once upon a time", story(random)
     asked = random.choice(("Tell me a story", "Write a story", "Tell me a short story", "Write a short story"))
     about = random.choice(
         ("", f" about {article} {animal}", f" about {article} {animal}", f" about a {thing}", f" about a {thing}")

@@ -102,7 +102,7 @@ def batches(tokenizer: Tokenizer, random: Random) -> Iterator[torch.Tensor]:
 
 
 def spoken(ids: torch.Tensor, tokenizer: Tokenizer) -> torch.Tensor:
-    """Which of ``ids`` [sequences, tokens] are worth learning: what the assistant says with its end, and running text."""
+    """Which of ``ids`` [sequences, tokens] are worth learning: what the assistant says, its end, and running text."""
     marks = {name: tokenizer.token_to_id(f"<|{name}|>") for name in vocabulary.ROLES}
     others = (ids == marks["system"]) | (ids == marks["user"]) | (ids == marks["tool"])
     turns_on = (ids == marks["assistant"]) | (ids == tokenizer.token_to_id(vocabulary.BOS))

@@ -1,4 +1,4 @@
-"""The tokenizer of the tiny model: byte-level BPE over its own conversations, digits apart, and its chat template."""
+"""The tokenizer of the tiny model: byte-level BPE over its own conversations, and its chat template."""
 
 from __future__ import annotations
 
@@ -30,9 +30,7 @@ CHAT_TEMPLATE = """\
 def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """A tokenizer of ``vocab_size`` entries; a text that it encodes by itself begins with ``<|begin|>``."""
     tokenizer = Tokenizer(BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,

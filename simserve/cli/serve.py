@@ -63,6 +63,12 @@ def _add_server_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--device", choices=("cpu", "cuda"), help="where --engine torch runs (cuda if there is one)")
     group.add_argument(
+        "--threads",
+        type=whole_number,
+        metavar="N",
+        help="CPU threads of --engine torch (torch's choice, 1 for tiny models)",
+    )
+    group.add_argument(
         "--time-scale",
         type=_time_scale,
         metavar="X",
@@ -91,7 +97,7 @@ def _simulated(args: argparse.Namespace) -> tuple[Service, str]:
     """The service that simulates, and the first lines of its log."""
     from simserve.server.simulated import simulated_service
 
-    _refuse_others_options(args, ("device",))
+    _refuse_others_options(args, ("device", "threads"))
     args.model = args.model or setting("MODEL", os.environ) or DEFAULT_MODEL
     args.hardware = args.hardware or DEFAULT_HARDWARE
     model, hardware = model_and_hardware(args)
@@ -108,7 +114,9 @@ def _torch(args: argparse.Namespace) -> tuple[Service, str]:
     _refuse_others_options(args, ("hardware", "npu_mem", "time_scale"))
     args.model = args.model or setting("MODEL", os.environ) or DEFAULT_TORCH_MODEL
     model = load_model(args.model)
-    service = torch_service(model, engine_options(args), args.device, _names(args, model))
+    if args.threads is not None and args.threads < 1:
+        raise ConfigError(f"--threads must be at least 1, not {args.threads}")
+    service = torch_service(model, engine_options(args), args.device, _names(args, model), args.threads)
     return service, _torch_summary(service)
 
 

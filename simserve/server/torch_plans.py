@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from simserve.engines.base import GenerationRequest, SamplingParams, TokenEvent, TokenLogprob
-from simserve.server.chat_template import ChatTemplate
+from simserve.errors import RequestError
 from simserve.server.errors import ApiError
 from simserve.server.fields import Prompt
 from simserve.server.logprobs import ChatLogprobs, CompletionLogprobs
@@ -38,6 +38,19 @@ class Tokenizer(Protocol):
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes that a token stands for."""
+        ...
+
+
+class Template(Protocol):
+    """What the planner needs of the model's chat template."""
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None,
+        extras: Mapping[str, Any],
+    ) -> str:
+        """The prompt for ``messages``; raises :class:`RequestError` if it refuses them."""
         ...
 
 
@@ -73,7 +86,7 @@ class TorchPlanner:
     def __init__(
         self,
         tokenizer: Tokenizer,
-        template: ChatTemplate | None,
+        template: Template | None,
         max_model_len: int,
         vocab_size: int,
         defaults: Mapping[str, float],
@@ -92,7 +105,10 @@ class TorchPlanner:
         if self._template is None:
             raise ApiError("This model has no chat template; use /v1/completions.", param="messages")
         messages = [message.for_template() for message in request.messages]
-        text = self._template.render(messages, request.usable_tools(), request.chat_template_kwargs)
+        try:
+            text = self._template.render(messages, request.usable_tools(), request.chat_template_kwargs)
+        except RequestError as error:
+            raise ApiError(str(error), param="messages") from None
 
         def encode() -> list[int]:
             return self._tokenizer.encode(text)  # the template has written the special tokens

@@ -20,13 +20,21 @@ if TYPE_CHECKING:
 
 NEEDED = ("torch", "safetensors", "jinja2")
 
+SINGLE_THREAD_BYTES = 16 * 2**20
+"""Weights of less than this fit into a core's cache: a second thread would wait longer than it computes."""
+
 
 def torch_service(
-    model: ModelSpec, options: EngineOptions, device: str | None = None, model_names: Sequence[str] = ()
+    model: ModelSpec,
+    options: EngineOptions,
+    device: str | None = None,
+    model_names: Sequence[str] = (),
+    threads: int | None = None,
 ) -> Service:
     """A service that runs ``model``, whose folder has its weights and tokenizer; blocks until they are loaded.
 
-    ``device`` is torch's name of one, by default a GPU if there is one; ``model_names`` as for the simulated engine.
+    ``device`` is torch's name of one, by default a GPU if there is one; ``model_names`` as for the simulated engine;
+    ``threads`` is how many torch computes with on a CPU, by default what torch chooses, and one for tiny models.
     Raises :class:`ConfigError` where torch is missing, and :class:`simserve.errors.SimServeError` for a model that
     cannot be read, does not fit, or for options that the torch engine cannot honour.
     """
@@ -37,7 +45,9 @@ def torch_service(
     from simserve.engines.torch import TorchEngine
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    engine = TorchEngine.load(model, device, options=options)
+    if threads is None and model.weight_bytes < SINGLE_THREAD_BYTES:
+        threads = 1
+    engine = TorchEngine.load(model, device, options=options, threads=threads)
     planner = TorchPlanner(
         engine.tokenizer,
         engine.chat_template,
@@ -70,6 +80,6 @@ def _check_installed() -> None:
 def _check_tokenizer(model: ModelSpec) -> None:
     if model.path is None or not (model.path / "tokenizer.json").is_file():
         raise ModelError(
-            f"{model.name} has no tokenizer.json beside its config.json: --engine torch runs a model with its own weights"
-            " and tokenizer, such as simserve/tiny-chat or a folder downloaded from Hugging Face"
+            f"{model.name} has no tokenizer.json beside its config.json: --engine torch runs a model with its own"
+            " weights and tokenizer, such as simserve/tiny-chat or a folder downloaded from Hugging Face"
         )

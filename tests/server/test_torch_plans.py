@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from simserve.engines.base import SamplingParams, TokenEvent, TokenLogprob
+from simserve.errors import RequestError
 from simserve.server.errors import ApiError
+from simserve.server.messages import Message
 from simserve.server.plans import Plan
 from simserve.server.protocol import ChatRequest, CompletionRequest, parse
 from simserve.server.torch_plans import TorchPlanner
@@ -37,6 +39,13 @@ class Plain:
     def render(self, messages: Sequence[Any], tools: object, extras: dict[str, Any]) -> str:
         said = " ".join(message["content"] for message in messages)
         return f"{said}{' with tools' if tools else ''}{' '.join(extras)}"
+
+
+class Picky:
+    """A chat template that likes nothing."""
+
+    def render(self, messages: object, tools: object, extras: object) -> str:
+        raise RequestError("only poems, please")
 
 
 def planner(**changes: Any) -> TorchPlanner:
@@ -115,6 +124,10 @@ class TestPrompts:
     async def test_a_model_without_a_template_does_not_chat(self) -> None:
         error = await refused(chat(planner(template=None)))
         assert "/v1/completions" in error.message
+
+    async def test_a_template_that_refuses_is_the_clients_error(self) -> None:
+        error = await refused(chat(planner(template=Picky())))
+        assert (error.message, error.param) == ("only poems, please", "messages")
 
     async def test_many_prompts_with_many_choices(self) -> None:
         plan = await complete(prompt=["once", "once upon"], n=2)
@@ -205,3 +218,15 @@ class TestReadingEvents:
     async def test_nobody_gets_logprobs_who_did_not_ask(self) -> None:
         (choice,) = (await complete()).choices
         assert choice.read(TokenEvent(0, 1, 0.1, text="once")).logprobs is None
+
+
+def test_tool_calls_of_a_message_are_objects_with_arguments_read() -> None:
+    def call(arguments: str) -> dict[str, Any]:
+        return {"id": "1", "type": "function", "function": {"name": "f", "arguments": arguments}}
+
+    message = Message(role="assistant", content=None, tool_calls=[call('{"a": 1}'), call("not JSON")])
+    first, second = message.for_template()["tool_calls"]
+    assert first["function"]["arguments"] == {"a": 1}
+    assert second["function"]["arguments"] == "not JSON"
+    answer = Message(role="tool", content="4", tool_call_id="1")
+    assert answer.for_template() == {"role": "tool", "content": "4", "tool_call_id": "1"}

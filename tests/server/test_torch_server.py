@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import openai
 import pytest
+import pytest_asyncio
 
 pytest.importorskip("torch", reason="the real engine needs torch: pip install simserve[torch]")
 
@@ -21,6 +22,8 @@ from simserve.server.run import listening
 from simserve.server.torch_service import torch_service
 from simserve.workload import Tokenizer, load_tokenizer
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 MODEL = "simserve/tiny-chat"
 STORY = [{"role": "user", "content": "Tell me a story."}]
 WILD = {"temperature": 1.5, "max_tokens": 40}
@@ -30,15 +33,11 @@ def new_service(**options: Any) -> Service:
     return torch_service(load_model(MODEL), EngineOptions(**options), device="cpu")
 
 
-@pytest.fixture
-async def service() -> Service:
-    return new_service()
-
-
-@pytest.fixture
-async def client(service: Service) -> AsyncIterator[openai.AsyncOpenAI]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def client() -> AsyncIterator[openai.AsyncOpenAI]:
+    """One server for all: that it goes on whatever it is asked is part of what is tested."""
     async with (
-        listening(service, "127.0.0.1", 0) as url,
+        listening(new_service(), "127.0.0.1", 0) as url,
         openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
     ):
         yield client
@@ -222,9 +221,9 @@ class TestWhereAnswersEnd:
 
 class TestSampling:
     async def test_one_candidate_is_greedy_however_it_is_said(self, client: openai.AsyncOpenAI) -> None:
-        greedy = await said(chat(client, temperature=0, max_tokens=30))
+        greedy = await said(chat(client, "What is TTFT?", temperature=0))
         for only_one in ({"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1.0}):
-            assert await said(chat(client, temperature=2, max_tokens=30, **only_one)) == greedy
+            assert await said(chat(client, "What is TTFT?", temperature=2, **only_one)) == greedy
 
     async def test_a_token_can_be_forbidden_or_forced(self, client: openai.AsyncOpenAI, tokenizer: Tokenizer) -> None:
         hello, once = tokenizer.encode("Hello")[0], tokenizer.encode("Once")[0]
@@ -264,9 +263,9 @@ class TestLogprobs:
         answer = await complete(client, logprobs=2, max_tokens=9, seed=5, temperature=1.5)
         logprobs, text = answer.choices[0].logprobs, answer.choices[0].text
         assert "".join(logprobs.tokens) == text
-        assert [text[at : at + len(token)] for at, token in zip(logprobs.text_offset, logprobs.tokens, strict=True)] == (
-            logprobs.tokens
-        )
+        assert [
+            text[at : at + len(token)] for at, token in zip(logprobs.text_offset, logprobs.tokens, strict=True)
+        ] == (logprobs.tokens)
         for token, logprob, top in zip(logprobs.tokens, logprobs.token_logprobs, logprobs.top_logprobs, strict=True):
             assert top[token] == logprob
             assert len(top) in (2, 3)
@@ -323,7 +322,7 @@ async def test_embeddings_point_the_same_way_for_the_same_text(client: openai.As
 
 async def test_of_200_streams_half_are_aborted_and_nothing_is_left_behind() -> None:
     """Few blocks, so that requests wait and are preempted while others go away."""
-    service = new_service(num_gpu_blocks=200, max_num_seqs=32)
+    service = new_service(num_gpu_blocks=100, max_num_seqs=32)
     random_s = random.Random(0)
     async with (
         listening(service, "127.0.0.1", 0) as url,
@@ -342,7 +341,10 @@ async def test_of_200_streams_half_are_aborted_and_nothing_is_left_behind() -> N
         await _until_idle(service)
         status = service.engine.status()
         assert (status.kv_blocks_used, status.running_requests, status.waiting_requests) == (0, 0, 0)
-        assert status.completed_requests + status.aborted_requests >= 100
+        assert status.completed_requests >= 100
+        assert status.aborted_requests >= 10
+        assert status.extra["preemptions"] > 0
+        assert status.extra["failed_requests"] == 0
         assert await said(chat(client, "What is 3 + 4?", temperature=0)) == "3 + 4 = 7."
 
 

@@ -1,4 +1,8 @@
-"""Chat messages as the prompt that a model was trained on: its own Jinja template, run in a sandbox."""
+"""Chat messages as the prompt that a model was trained on: its own Jinja template, run in a sandbox.
+
+Rendered as the ``transformers`` library does it, so that templates written for that one give the same prompt here:
+the same sandbox, whitespace rules, filters and names.
+"""
 
 from __future__ import annotations
 
@@ -6,89 +10,131 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
-
-from jinja2 import TemplateError
-from jinja2.ext import loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from simserve.errors import ModelError, RequestError
-from simserve.workload import render_chat
+
+if TYPE_CHECKING:
+    import jinja2
+
+SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token")
 
 
 class ChatTemplate:
-    """Renders conversations as ``transformers.apply_chat_template`` does."""
+    """Turns messages into a prompt; ``tool_source`` is the template for requests with tools, if it is another one.
 
-    def __init__(self, source: str, special_tokens: Mapping[str, str], name: str) -> None:
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-        environment.filters["tojson"] = _to_json
-        environment.globals["raise_exception"] = _raise
-        environment.globals["strftime_now"] = _now
-        self._special_tokens = dict(special_tokens)
-        try:
-            self._template = environment.from_string(source)
-        except TemplateError as error:
-            raise ModelError(f"{name} has a chat template that is not valid Jinja ({error})") from None
+    Raises :class:`ModelError` for broken Jinja, with ``name`` in it.
+    """
 
-    def render(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True, **more: Any) -> str:
-        """The prompt for ``messages``; ``more`` are further variables of the template, such as ``tools``.
+    def __init__(
+        self, source: str, special_tokens: Mapping[str, str], name: str, tool_source: str | None = None
+    ) -> None:
+        self._special_tokens = special_tokens
+        self._template = _compiled(source, name)
+        self._tool_template = self._template if tool_source is None else _compiled(tool_source, name)
 
-        Raises :class:`RequestError` if the template refuses the conversation.
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        extras: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The prompt for ``messages``, ending where the assistant is to speak.
+
+        ``extras`` are further variables, such as a client's ``chat_template_kwargs``. Raises :class:`RequestError`
+        with the template's own words if it refuses the messages.
         """
-        variables = self._special_tokens | {"messages": messages, "add_generation_prompt": add_generation_prompt}
+        import jinja2
+
+        names = {**self._special_tokens, "add_generation_prompt": True, "documents": None, **(extras or {})}
+        template = self._tool_template if tools else self._template
         try:
-            return self._template.render(variables | more)
-        except (TemplateError, TypeError, ValueError) as error:
-            raise RequestError(f"the model's chat template refuses these messages: {error}") from error
+            return template.render({**names, "messages": messages, "tools": tools})
+        except (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
+            raise RequestError(f"the model's chat template refuses these messages: {error}") from None
 
 
-class PlainChat:
-    """What SimServe uses for models without a template; see :func:`simserve.workload.render_chat`."""
+def load_chat_template(folder: Path | None) -> ChatTemplate | None:
+    """The template of the model in ``folder``, None where it has none; raises :class:`ModelError` if it is broken.
 
-    def render(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True, **more: Any) -> str:
-        """The prompt for ``messages``, whose contents must be texts."""
-        return render_chat(messages)
-
-
-def load_chat_template(folder: Path | None) -> ChatTemplate | PlainChat:
-    """The template in chat_template.jinja or tokenizer_config.json of ``folder``; raises :class:`ModelError`."""
-    config = _tokenizer_config(folder)
-    source = config.get("chat_template")
-    if isinstance(source, list):  # several by name
-        named = {entry.get("name"): entry.get("template") for entry in source if isinstance(entry, dict)}
-        source = named.get("default")
-    if folder is not None and (folder / "chat_template.jinja").is_file():
-        source = (folder / "chat_template.jinja").read_text(encoding="utf-8")
-    if not isinstance(source, str):
-        return PlainChat()
-    tokens = {key: _text(value) for key, value in config.items() if key.endswith("_token") and _text(value)}
-    return ChatTemplate(source, tokens, str(folder))
+    ``chat_template.jinja`` goes before what tokenizer_config.json says, as in transformers. Of several named ones, the
+    one called ``tool_use`` is for requests with tools.
+    """
+    if folder is None:
+        return None
+    config_file, template_file = folder / "tokenizer_config.json", folder / "chat_template.jinja"
+    config = _read_json(config_file) if config_file.is_file() else {}
+    templates = _named(config.get("chat_template"))
+    if template_file.is_file():
+        templates = {"default": template_file.read_text(encoding="utf-8")}
+    source = templates.get("default") or next(iter(templates.values()), None)
+    if source is None:
+        return None
+    return ChatTemplate(source, _special_tokens(config), str(folder), templates.get("tool_use"))
 
 
-def _tokenizer_config(folder: Path | None) -> dict[str, Any]:
-    file = folder / "tokenizer_config.json" if folder is not None else None
-    if file is None or not file.is_file():
-        return {}
+def _named(templates: object) -> dict[str, str]:
+    if isinstance(templates, str):
+        return {"default": templates}
+    if isinstance(templates, list):
+        return {one["name"]: one["template"] for one in templates}
+    return {}
+
+
+def _special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
+    """The texts of special tokens; a config writes each as a text or as an object with its ``content``."""
+    found = {name: config.get(name) for name in SPECIAL_TOKENS}
+    texts = {name: token.get("content") if isinstance(token, dict) else token for name, token in found.items()}
+    return {name: text for name, text in texts.items() if isinstance(text, str)}
+
+
+def _read_json(file: Path) -> dict[str, Any]:
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{file}: not valid JSON ({error})") from None
-    return config if isinstance(config, dict) else {}
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{file} cannot be read ({error}); download it again") from None
+    if not isinstance(content, dict):
+        raise ModelError(f"{file} must hold a JSON object; download it again")
+    return content
 
 
-def _text(token: object) -> str:
-    """A special token is a text, or an object with one."""
-    content = token.get("content") if isinstance(token, dict) else token
-    return content if isinstance(content, str) else ""
+def _compiled(source: str, name: str) -> jinja2.Template:
+    import jinja2
+    from jinja2.ext import loopcontrols
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _generation_tag()]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals |= {"raise_exception": _raise, "strftime_now": lambda form: datetime.now().strftime(form)}
+    try:
+        return environment.from_string(source)
+    except jinja2.TemplateSyntaxError as error:
+        raise ModelError(f"{name}: the chat template is broken in line {error.lineno} ({error.message})") from None
 
 
-def _to_json(value: Any, indent: int | None = None, ensure_ascii: bool = False, **more: Any) -> str:
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **more)  # Jinja's own escapes HTML
+def _generation_tag() -> type[jinja2.ext.Extension]:
+    """``{% generation %}`` marks, for training, what the assistant says; to a prompt it means nothing."""
+    from jinja2 import nodes, parser
+    from jinja2.ext import Extension
+
+    class Generation(Extension):
+        tags = {"generation"}  # noqa: RUF012
+
+        def parse(self, parser: parser.Parser) -> list[nodes.Node]:
+            next(parser.stream)
+            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+    return Generation
 
 
-def _raise(message: str) -> None:
-    raise TemplateError(message)
+def _to_json(value: object, indent: int | None = None, **options: Any) -> str:
+    """Jinja's own filter escapes for HTML, which prompts are not."""
+    return json.dumps(value, **{"ensure_ascii": False, "indent": indent, **options})
 
 
-def _now(layout: str) -> str:
-    return datetime.now().strftime(layout)
+def _raise(message: str) -> NoReturn:
+    import jinja2
+
+    raise jinja2.TemplateError(message)

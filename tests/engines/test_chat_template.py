@@ -8,12 +8,10 @@ from typing import Any
 
 import pytest
 
-from simserve.errors import ModelError
-from simserve.server.chat_template import ChatTemplate, load_chat_template
-from simserve.server.errors import ApiError
-from simserve.server.messages import Message
+pytest.importorskip("torch", reason="the torch engine needs torch: pip install simserve[torch]")
 
-pytest.importorskip("jinja2", reason="chat templates need jinja2: pip install simserve[torch]")
+from simserve.engines.torch.chat import ChatTemplate, load_chat_template
+from simserve.errors import ModelError, RequestError
 
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
 MESSAGES = [
@@ -68,14 +66,13 @@ def test_extras_reach_the_template() -> None:
 
 def test_a_template_refuses_with_its_own_words() -> None:
     template = ChatTemplate("{{ raise_exception('only two roles, please') }}", {}, "a model")
-    with pytest.raises(ApiError, match="only two roles, please") as refusal:
+    with pytest.raises(RequestError, match="only two roles, please"):
         template.render(MESSAGES, None, {})
-    assert (refusal.value.status, refusal.value.param) == (400, "messages")
 
 
 def test_a_template_cannot_reach_out_of_its_sandbox() -> None:
     template = ChatTemplate("{{ messages.__class__.__mro__ }}", {}, "a model")
-    with pytest.raises(ApiError, match="template refuses"):
+    with pytest.raises(RequestError, match="template refuses"):
         template.render(MESSAGES, None, {})
 
 
@@ -115,15 +112,3 @@ class TestWhereItLies:
         (tmp_path / "tokenizer_config.json").write_text(content)
         with pytest.raises(ModelError, match="download it again"):
             load_chat_template(tmp_path)
-
-
-def test_tool_calls_of_a_message_are_objects_with_arguments_read() -> None:
-    def call(arguments: str) -> dict[str, Any]:
-        return {"id": "1", "type": "function", "function": {"name": "f", "arguments": arguments}}
-
-    message = Message(role="assistant", content=None, tool_calls=[call('{"a": 1}'), call("not JSON")])
-    first, second = message.for_template()["tool_calls"]
-    assert first["function"]["arguments"] == {"a": 1}
-    assert second["function"]["arguments"] == "not JSON"
-    answer = Message(role="tool", content="4", tool_call_id="1")
-    assert answer.for_template() == {"role": "tool", "content": "4", "tool_call_id": "1"}
