@@ -6,13 +6,13 @@ import pytest
 
 pytest.importorskip("torch", reason="the torch engine needs pip install simserve[torch]")
 
-from hypothesis import given, settings  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from simserve.engines.base import SamplingParams  # noqa: E402
-from simserve.engines.torch.sequence import Sequence  # noqa: E402
-from simserve.engines.torch.text import AnswerText  # noqa: E402
-from simserve.workload import load_tokenizer  # noqa: E402
+from simserve.engines.base import SamplingParams
+from simserve.engines.torch.sequence import Sequence
+from simserve.engines.torch.text import AnswerText
+from simserve.workload import load_tokenizer
 
 TOKENIZER = load_tokenizer()
 WORDS = st.text(st.sampled_from("ab \nÜé日本語🎉👩‍👧"), max_size=30)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 TENSOR = "model.layers.1.self_attn.k_proj.weight"
 
 
-@pytest.fixture()
+@pytest.fixture
 def folder(tiny: Callable[[str], TinyModel], tmp_path: Path) -> Path:
     """A copy of a model, to be spoiled."""
     shutil.copytree(tiny("llama-2").folder, tmp_path / "model")
@@ -64,13 +64,13 @@ def test_a_wrong_dtype(folder: Path) -> None:
 def test_a_truncated_file(folder: Path) -> None:
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(ModelError, match="model.safetensors: cannot be read.*download it again"):
+    with pytest.raises(ModelError, match=r"model.safetensors: cannot be read.*download it again"):
         load(folder)
 
 
 def test_something_else_than_a_safetensors_file(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n" * 3)
-    with pytest.raises(ModelError, match="model.safetensors: cannot be read"):
+    with pytest.raises(ModelError, match=r"model.safetensors: cannot be read"):
         load(folder)
 
 
@@ -98,20 +98,20 @@ def test_a_shard_that_is_missing(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     index = {"weight_map": dict.fromkeys(names, "model-00001-of-00002.safetensors")}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(ModelError, match="model-00001-of-00002.safetensors: cannot be read"):
+    with pytest.raises(ModelError, match=r"model-00001-of-00002.safetensors: cannot be read"):
         load(folder)
 
 
 def test_an_index_that_is_none(folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text('{"weight_map": [1]}')
-    with pytest.raises(ModelError, match="model.safetensors.index.json: is not an index"):
+    with pytest.raises(ModelError, match=r"model.safetensors.index.json: is not an index"):
         load(folder)
 
 
 def test_an_architecture_that_nobody_knows(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text()) | {"architectures": ["MambaForCausalLM"]}
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelError, match="config.json: key 'architectures' is 'MambaForCausalLM'"):
+    with pytest.raises(ModelError, match=r"config.json: key 'architectures' is 'MambaForCausalLM'"):
         load(folder)
 
 
