@@ -11,6 +11,7 @@ import numpy as np
 from simserve.config import EngineOptions
 from simserve.errors import ConfigError, ModelError
 from simserve.models import ModelSpec
+from simserve.server.chat_template import load_chat_template
 from simserve.server.embeddings import Vector
 from simserve.server.routes import Service
 from simserve.server.torch_plans import TorchPlanner
@@ -40,17 +41,15 @@ def torch_service(
     """
     _check_installed()
     _check_tokenizer(model)
-    import torch
+    from simserve.engines.torch import TorchEngine, default_device
 
-    from simserve.engines.torch import TorchEngine
-
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if threads is None and model.weight_bytes < SINGLE_THREAD_BYTES:
         threads = 1
-    engine = TorchEngine.load(model, device, options=options, threads=threads)
+    template = None if model.path is None else load_chat_template(model.path)
+    engine = TorchEngine.load(model, device or default_device(), options=options, threads=threads)
     planner = TorchPlanner(
         engine.tokenizer,
-        engine.chat_template,
+        template,
         max_model_len=engine.max_model_len,
         vocab_size=model.vocab_size,
         defaults=engine.generation_defaults,

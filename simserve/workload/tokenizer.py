@@ -50,9 +50,9 @@ class Tokenizer:
         self._is_byte_level = inner.decoder is not None and b"ByteLevel" in inner.decoder.__getstate__()
 
     def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
-        """The token ids of ``text``. Raises :class:`RequestError` for text that is not valid Unicode.
+        """The token ids of ``text``, with those that a real model expects around it if ``add_special_tokens``.
 
-        ``add_special_tokens`` puts those around it that the model was trained with, such as one for its beginning.
+        Raises :class:`RequestError` for text that is not valid Unicode.
         """
         ids: list[int] = self._encoding(text, add_special_tokens=add_special_tokens).ids
         return ids

@@ -67,6 +67,11 @@ def load_core(
     return EngineCore(runner, policy(limits), load_tokenizer(spec.path), clock_s)
 
 
+def default_device() -> str:
+    """Where to run if nobody says: on a GPU if torch finds one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
@@ -81,9 +86,7 @@ def _device(name: str) -> torch.device:
 
 def _checked(options: EngineOptions) -> EngineOptions:
     if options.async_scheduling:
-        raise ConfigError(
-            "the torch engine plans a step when the one before it is done: leave --async-scheduling out"
-        )
+        raise ConfigError("the torch engine plans a step when the one before it is done: leave --async-scheduling out")
     if options.tensor_parallel_size != 1:
         raise ConfigError("the torch engine runs on one device; leave --tensor-parallel-size out")
     return replace(options, async_scheduling=False)

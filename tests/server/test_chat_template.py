@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("torch", reason="the torch engine needs torch: pip install simserve[torch]")
+pytest.importorskip("jinja2", reason="chat templates need jinja2: pip install simserve[torch]")
 
-from simserve.engines.torch.chat import ChatTemplate, load_chat_template
 from simserve.errors import ModelError, RequestError
+from simserve.server.chat_template import ChatTemplate, load_chat_template
 
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
 MESSAGES = [

@@ -54,14 +54,12 @@ class ChatTemplate:
             raise RequestError(f"the model's chat template refuses these messages: {error}") from None
 
 
-def load_chat_template(folder: Path | None) -> ChatTemplate | None:
+def load_chat_template(folder: Path) -> ChatTemplate | None:
     """The template of the model in ``folder``, None where it has none; raises :class:`ModelError` if it is broken.
 
     ``chat_template.jinja`` goes before what tokenizer_config.json says, as in transformers. Of several named ones, the
     one called ``tool_use`` is for requests with tools.
     """
-    if folder is None:
-        return None
     config_file, template_file = folder / "tokenizer_config.json", folder / "chat_template.jinja"
     config = _read_json(config_file) if config_file.is_file() else {}
     templates = _named(config.get("chat_template"))
