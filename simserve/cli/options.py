@@ -130,7 +130,7 @@ def _add_memory_arguments(group: argparse._ArgumentGroup) -> None:
         "--gpu-memory-utilization",
         type=number,
         metavar="FRACTION",
-        help="share of each device's memory to use (the preset's, else 0.9)",
+        help="share of each device's memory to use (the preset's, else 0.9; sglang goes by the memory)",
     )
     group.add_argument(
         "--num-gpu-blocks",
@@ -139,6 +139,12 @@ def _add_memory_arguments(group: argparse._ArgumentGroup) -> None:
         metavar="N",
         help="KV blocks (what memory allows)",
     )
+    group.add_argument(
+        "--count-graph-memory",
+        action=argparse.BooleanOptionalAction,
+        help="take the memory of captured graphs from the KV cache, as vLLM does from 0.21 on (the preset's, else no)",
+    )
+    group.add_argument("--enforce-eager", action="store_true", help="capture no graphs")
     group.add_argument(
         "--block-size",
         type=whole_number,
