@@ -26,6 +26,7 @@ class EngineOptions:
     ``policy`` is a name or ``file.py:Class``; ``engine_preset`` a name in :data:`PRESETS`. ``num_gpu_blocks`` overrides
     the memory model; ``max_num_batched_tokens`` is the token budget of one step. Without ``quantization`` weights are
     as the model's config.json says. ``count_graph_memory`` takes captured graphs from the memory for KV blocks.
+    ``front_end`` is what :func:`simserve.latency.front_end.front_end_named` takes.
     Raises :class:`ConfigError` for a value that no engine could run with.
     """
 
@@ -53,6 +54,8 @@ class EngineOptions:
     chunked_prefill_size: int | None = None
     schedule_policy: str | None = None
     schedule_conservativeness: float | None = None
+    front_end: str = "none"
+    api_server_count: int | None = None
 
     def __post_init__(self) -> None:
         _at_least_one("--tensor-parallel-size", self.tensor_parallel_size)
@@ -61,6 +64,7 @@ class EngineOptions:
         _at_least_one("--max-model-len", self.max_model_len)
         _at_least_one("--block-size", self.block_size)
         _at_least_one("--chunked-prefill-size", self.chunked_prefill_size)
+        _at_least_one("--api-server-count", self.api_server_count)
         _one_of("--engine-preset", self.engine_preset, PRESETS)
         _one_of("--scheduling-policy", self.scheduling_policy, ("fcfs", "priority"))
         _one_of("--schedule-policy", self.schedule_policy, ("fcfs", "lpm"))

@@ -21,7 +21,7 @@ REQUEST_COLUMNS = (
 
 RUN_COLUMNS = (
     "steps", "decodes", "context_tokens", "prefill_tokens", "prefill_pairs", "prefill_kv_tokens", "sampled", "batch",
-    "followed", "start_s", "end_s",
+    "followed", "start_s", "end_s", "gap_s",
 )  # fmt: skip
 
 RUNS_PER_FOLD = 1 << 16
@@ -48,7 +48,7 @@ class Recorder:
         self._requests = array("d")
         self._runs = array("d")
         self._durations_s = array("d")
-        """Of each step of the noted runs that have more than one."""
+        """Of each step of the noted runs that have more than one, as their tokens were sent."""
         self._late_gaps_s = array("d")
         self._gaps = TokenGaps(np.zeros(0), np.zeros(0, dtype=np.int64))
         self._steps = self._prefill_tokens = 0
@@ -60,27 +60,28 @@ class Recorder:
         steps, decodes, chunks = plan.repeat, plan.num_decodes, plan.chunks
         followed = decodes - plan.padding - len(plan.returning)
         pairs = kv_tokens = 0.0
+        gaps_s = run.durations_s if run.gaps_s is None else run.gaps_s
         if steps > 1:
-            if isinstance(run.durations_s, list):
-                self._durations_s.fromlist(run.durations_s)
+            if isinstance(gaps_s, list):
+                self._durations_s.fromlist(gaps_s)
             else:
-                self._durations_s.frombytes(run.durations_s.tobytes())
+                self._durations_s.frombytes(gaps_s.tobytes())
         else:
             for chunk in chunks:
                 pairs += chunk.tokens * (chunk.context_tokens + (chunk.tokens + 1) / 2)
                 kv_tokens += chunk.tokens + chunk.context_tokens
-                if chunk.samples and chunk.request.first_token_s != run.end_s:
-                    self._late_gaps_s.append(run.end_s - chunk.request.last_token_s)
+                if chunk.samples and chunk.request.first_token_s != run.sent_s:
+                    self._late_gaps_s.append(run.sent_s - chunk.request.last_token_s)
             for request in plan.returning:
-                self._late_gaps_s.append(run.end_s - request.last_token_s)
+                self._late_gaps_s.append(run.sent_s - request.last_token_s)
             for stall in plan.resuming:
-                self._late_gaps_s.extend([run.end_s - stall.last_token_s] * stall.count)
+                self._late_gaps_s.extend([run.sent_s - stall.last_token_s] * stall.count)
                 followed -= stall.count
         self._runs.extend(
             (
                 steps, decodes, plan.decode_context_tokens, plan.prefill_tokens, pairs, kv_tokens,
                 decodes + plan.num_sampled_chunks, decodes - plan.padding + len(chunks), followed,
-                run.start_s, run.end_s,
+                run.start_s, run.end_s, gaps_s[0],
             )
         )  # fmt: skip
         for request in finished:
@@ -161,18 +162,18 @@ class Recorder:
         )
         self._flops += work.flops
         self._bytes += work.bytes_moved
-        self._fold_gaps(steps.astype(np.int64), busy_s, column["followed"].astype(np.int64))
+        self._fold_gaps(steps.astype(np.int64), column["gap_s"], column["followed"].astype(np.int64))
         del table, column, steps, busy_s
         self._runs, self._durations_s, self._late_gaps_s = array("d"), array("d"), array("d")
 
     def _fold_gaps(
-        self, steps: npt.NDArray[np.int64], busy_s: npt.NDArray[np.float64], followed: npt.NDArray[np.int64]
+        self, steps: npt.NDArray[np.int64], gap_s: npt.NDArray[np.float64], followed: npt.NDArray[np.int64]
     ) -> None:
-        """A decode's gap is the length of its step: it had its last token when the step began, unless it paused."""
+        """A decode's gap is that of its step: it had its last token when the step began, unless it paused."""
         alone = (steps == 1) & (followed > 0)
         many = steps > 1
         late = np.array(self._late_gaps_s)
-        gaps = np.concatenate([self._gaps.gap_s, busy_s[alone], np.array(self._durations_s), late])
+        gaps = np.concatenate([self._gaps.gap_s, gap_s[alone], np.array(self._durations_s), late])
         counts = [self._gaps.count, followed[alone], np.repeat(followed[many], steps[many]), np.ones(len(late))]
         merged, where = np.unique(gaps, return_inverse=True)
         total = np.bincount(where, weights=np.concatenate(counts), minlength=len(merged))

@@ -9,6 +9,7 @@ from simserve.config import EngineOptions
 from simserve.errors import ConfigError
 from simserve.hardware import HardwareProfile
 from simserve.latency import StepTimer
+from simserve.latency.front_end import FrontEndCosts, front_end_named
 from simserve.latency.host import VLLM_V0, VLLM_V1
 from simserve.models import ModelSpec
 from simserve.scheduling import Scheduler, SchedulerLimits
@@ -38,6 +39,7 @@ class EngineSetup:
     limits: SchedulerLimits
     block_bytes: int
     timer: StepTimer
+    front_end: FrontEndCosts | None
 
     @property
     def policy_name(self) -> str:
@@ -89,7 +91,10 @@ def prepare(model: ModelSpec, hardware: HardwareProfile, options: EngineOptions)
         graphs=not options.enforce_eager,
         host=replace(VLLM_V0 if options.policy == "vllm-v0" else VLLM_V1, hidden=_given(options.async_scheduling)),
     )
-    return EngineSetup(model, hardware, options, policy, formats, limits, memory.block_bytes, timer)
+    front_end = front_end_named(options.front_end)
+    if front_end is None and options.api_server_count is not None:
+        raise ConfigError("--api-server-count needs a front end whose processes it counts: add --front-end vllm-v1")
+    return EngineSetup(model, hardware, options, policy, formats, limits, memory.block_bytes, timer, front_end)
 
 
 Value = TypeVar("Value")
