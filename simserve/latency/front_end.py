@@ -39,11 +39,12 @@ class FrontEndCosts:
 VLLM_V1 = FrontEndCosts(request_s=4e-3, prompt_token_s=2e-6, output_token_s=45e-6)
 """vLLM V1's API server.
 
-Per request and per output token: the solution (3.9 ms, 43 us) of two runs with full API servers, both in
-github.com/vllm-project/vllm. Pull request 17546 (May 2025): two A100 behind one process do 76.5 requests/s of 221 and
-201 tokens, and more with more processes; 41181 (April 2026): four processes do 740 requests/s of 40 and 32 tokens. BLIS
-(github.com/inference-sim), fitted to other runs, has 46 us per output token, and 1.8-4.4 us per prompt token for
-Llama-3.1-8B; a tokenizer of 32,000 words alone took 0.9-3.7 us per prompt token where this was written.
+Per request and per output token: the solution (3.9 ms, 43 us) of two runs whose API servers are taken to have been
+full, as small models kept requests waiting for seconds; both in github.com/vllm-project/vllm. Pull request 17546 (May
+2025): two A100 behind one process do 76.5 requests/s of 221 and about 200 tokens, and more behind more processes. 41181
+(April 2026): four processes do 740 requests/s of 40 and 32 tokens. BLIS (github.com/inference-sim), fitted to other
+runs, has 46 us per output token, and 1.8-4.4 us per prompt token for Llama-3.1-8B; a tokenizer of 32,000 words alone
+took 0.9-3.7 us per prompt token where this was written.
 """
 
 SGLANG = FrontEndCosts(request_s=4e-3, prompt_token_s=2e-6, output_token_s=26e-6, own_output_process=True)

@@ -219,7 +219,7 @@ def test_a_hang_up_before_the_engine_has_the_request() -> None:
     assert other.status is Status.ABORTED
 
 
-def test_the_costs_of_vllm_are_those_of_two_published_runs_with_full_processes() -> None:
+def test_the_costs_of_vllm_give_the_rates_of_two_published_runs_with_full_processes() -> None:
     """One process for 221 and 201 tokens a request: 76.5 requests/s; four for 40 and 32: 740."""
     assert 1 / VLLM_V1.work_s(1, 221, 201) == pytest.approx(76.5, rel=0.05)
     assert 4 / VLLM_V1.work_s(1, 40, 32) == pytest.approx(740, rel=0.05)
