@@ -332,7 +332,8 @@ class Scheduler(ABC):
         in_flight = self._completed < self.steps - 1
         if not in_flight or request.joined_step > last_step or request.returned_step == last_step:
             return 0
-        return int(self._stalled_step < last_step - 1)
+        had_waited = request.joined_step <= self._stalled_step and self._stalled_step >= last_step - 1
+        return int(not had_waited)
 
     def _release(self, request: Request, *, may_return: bool = False, unhashed_tokens: int = 0) -> None:
         self.blocks.free(request, may_return=may_return, unhashed_tokens=unhashed_tokens)
