@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 from simserve.calibration.microbench.bench import Bench, Pace, Progress
@@ -38,7 +39,7 @@ def measure_bandwidth(
     sizes = [size * MIB for size in (SIZES_MIB[:3] if quick else SIZES_MIB) if 2 * size * MIB <= machine.cold_bytes]
     width = torch.empty(0, dtype=machine.dtype).element_size()
     large = sizes[-1] // width // ROW_ELEMENTS
-    source, target = pool.pieces(large, ROW_ELEMENTS), pool.pieces(large, ROW_ELEMENTS)
+    source, target = (cycle(pool.pieces(large, ROW_ELEMENTS)) for _ in range(2))
     next(target)
     vector = torch.randn(1, ROW_ELEMENTS, device=machine.device).to(machine.dtype)
     cases: dict[str | int, Callable[[], object]] = {
@@ -47,7 +48,7 @@ def measure_bandwidth(
         "multiply": lambda: torch.nn.functional.linear(vector, next(source)),
     }
     for size in sizes:
-        cases[size] = partial(_read, next(pool.pieces(size // width)))
+        cases[size] = partial(_read, pool.pieces(size // width)[0])
     timings = bench.measure(cases, pace, progress=progress)
     moved = {"read": sizes[-1], "copy": 2 * sizes[-1], "multiply": sizes[-1]}
     by_way = {way: num_bytes / timings[way].seconds for way, num_bytes in moved.items()}
