@@ -15,6 +15,7 @@ from typing import ClassVar
 from simserve.errors import RequestError
 from simserve.scheduling.decode_set import DecodeSet
 from simserve.scheduling.kv_cache import KVCache, PrefixHit
+from simserve.scheduling.numbered_kv_cache import NumberedKVCache
 from simserve.scheduling.plan import PrefillChunk, Stall, StepPlan
 from simserve.scheduling.request import Request, Status
 from simserve.scheduling.waiting import FcfsQueue, WaitingQueue
@@ -69,7 +70,7 @@ class Scheduler(ABC):
 
     def __init__(self, limits: SchedulerLimits) -> None:
         self.limits = limits
-        self.blocks = KVCache(limits.num_blocks, limits.block_size, limits.prefix_caching)
+        self.blocks: KVCache = KVCache(limits.num_blocks, limits.block_size, limits.prefix_caching)
         self.waiting: WaitingQueue = FcfsQueue()
         self.running: OrderedDict[Hashable, Request] = OrderedDict()
         self.most_tokens = min(limits.max_model_len, self.blocks.usable_blocks * limits.block_size)
@@ -96,6 +97,16 @@ class Scheduler(ABC):
     @abstractmethod
     def plan(self, plan: StepPlan) -> None:
         """Decide what step ``plan.index`` computes: the one thing that a policy must do."""
+
+    def number_blocks(self) -> NumberedKVCache:
+        """Have the KV blocks numbered, for an engine that computes what is in them; no decision changes by it.
+
+        Call it before the first request comes.
+        """
+        limits = self.limits
+        numbered = NumberedKVCache(limits.num_blocks, limits.block_size, limits.prefix_caching)
+        self.blocks = numbered
+        return numbered
 
     @property
     def has_requests(self) -> bool:
