@@ -183,7 +183,8 @@ def _qwen_moe(keys: _Keys, spec: ModelSpec, shared: int = 0) -> ModelSpec:
         raise keys.error("mlp_only_layers", f"must be a list of layer numbers, not {dense_only!r}")
     sparse = tuple(i for i in range(spec.num_layers) if i not in dense_only and (i + 1) % step == 0)
     moe = MoeSpec(
-        num_experts=keys.integer("num_experts"),
+        # transformers 5 writes Mixtral's name for it.
+        num_experts=keys.integer("num_local_experts" if "num_local_experts" in keys.config else "num_experts"),
         experts_per_token=keys.integer("num_experts_per_tok"),
         expert_intermediate_size=keys.integer("moe_intermediate_size"),
         sparse_layers=sparse,
