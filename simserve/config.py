@@ -9,19 +9,31 @@ from simserve.errors import ConfigError
 
 WEIGHT_DTYPES = ("bfloat16", "float16", "float32")
 
+QUANTIZATIONS = {
+    "fp8": "fp8", "int8": "int8", "awq": "awq", "awq_marlin": "awq", "gptq": "gptq", "gptq_marlin": "gptq",
+    "compressed-tensors": "compressed-tensors",
+}  # fmt: skip
+"""What ``--quantization`` takes, and the method it means: vLLM runs awq and gptq by Marlin kernels by itself."""
+
+KV_CACHE_DTYPES = {"bfloat16": "bfloat16", "float16": "float16", "fp8": "fp8", "fp8_e4m3": "fp8", "fp8_e5m2": "fp8"}
+"""What ``--kv-cache-dtype`` takes beside auto, and how it is stored."""
+
 
 @dataclass(frozen=True)
 class EngineOptions:
     """How one engine is set up. ``None`` is what the preset, else the policy, has, and is resolved when it is built.
 
     ``policy`` is a name or ``file.py:Class``; ``engine_preset`` a name in :data:`PRESETS`. ``num_gpu_blocks`` overrides
-    the memory model; ``max_num_batched_tokens`` is the token budget of one step.
+    the memory model; ``max_num_batched_tokens`` is the token budget of one step. Without ``quantization`` weights are
+    as the model's config.json says.
     Raises :class:`ConfigError` for a value that no engine could run with.
     """
 
     engine_preset: str | None = None
     policy: str | None = None
     dtype: str | None = None
+    quantization: str | None = None
+    kv_cache_dtype: str = "auto"
     tensor_parallel_size: int = 1
     max_num_seqs: int | None = None
     max_num_batched_tokens: int | None = None
@@ -51,6 +63,8 @@ class EngineOptions:
         _one_of("--scheduling-policy", self.scheduling_policy, ("fcfs", "priority"))
         _one_of("--schedule-policy", self.schedule_policy, ("fcfs", "lpm"))
         _one_of("--dtype", self.dtype, WEIGHT_DTYPES)
+        _one_of("--quantization", self.quantization, QUANTIZATIONS)
+        _one_of("--kv-cache-dtype", self.kv_cache_dtype, ("auto", *KV_CACHE_DTYPES))
         if self.num_gpu_blocks is not None and self.num_gpu_blocks < 2:
             raise ConfigError("--num-gpu-blocks must be at least 2: one block is never handed out")
         if self.long_prefill_token_threshold is not None and self.long_prefill_token_threshold < 0:

@@ -288,7 +288,6 @@ class TestReadingAConfig:
             ({"torch_dtype": "int4"}, "key 'torch_dtype' is 'int4', which is not one of bfloat16"),
             ({"architectures": ["MambaForCausalLM"]}, "key 'architectures' is 'MambaForCausalLM', which is not one of"),
             ({"architectures": []}, "key 'architectures' must be a list with the one name of the model's class"),
-            ({"quantization_config": {"bits": 4}}, "key 'quantization_config' is set: quantised weights"),
             (
                 {"architectures": ["MistralForCausalLM"], "sliding_window": 512},
                 "key 'sliding_window' is 512: only full",

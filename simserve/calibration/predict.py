@@ -41,7 +41,7 @@ def predict_decodes(
         attention = DecodeAttention(_shape(heads, kv_heads, hardware, dtype, head_dim), calibrated)
         for index in np.flatnonzero((points.heads == heads) & (points.kv_heads == kv_heads)):
             sequences = int(points.sequences[index])
-            seconds[index] = attention.lines(sequences).at(sequences * points.tokens[index])
+            seconds[index] = attention.lines.of(sequences).at(sequences * points.tokens[index])
     return seconds
 
 

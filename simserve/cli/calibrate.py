@@ -78,7 +78,8 @@ def _print(profile: HardwareProfile, out: Path) -> None:
     peak = profile.peak_flops_for(conditions.dtype)
     print(f"{out}: {conditions.device}, {conditions.threads} threads, {conditions.dtype}")
     print(
-        f"measured in {conditions.duration_s:.0f} s: {peak / 1e9:,.0f} GFLOP/s, {profile.bandwidth_bytes_per_s / 1e9:,.1f} GB/s"
+        f"measured in {conditions.duration_s:.0f} s: {peak / 1e9:,.0f} GFLOP/s, "
+        f"{profile.bandwidth_bytes_per_s / 1e9:,.1f} GB/s"
     )
     print(
         f"noise {conditions.noise:.1%}, drift {conditions.drift:+.1%}, without a quiet moment {conditions.unquiet:.0%}"

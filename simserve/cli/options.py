@@ -6,7 +6,7 @@ import argparse
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from simserve.config import PRESETS, WEIGHT_DTYPES, EngineOptions
+from simserve.config import KV_CACHE_DTYPES, PRESETS, QUANTIZATIONS, WEIGHT_DTYPES, EngineOptions
 from simserve.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -65,7 +65,16 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME|FILE.py:CLASS",
         help="vllm-v1, vllm-v0, sglang, sarathi, orca, static, or a class of your own (the preset's, else vllm-v1)",
     )
-    group.add_argument("--dtype", choices=DTYPES, default="auto", help="of weights and KV cache (auto)")
+    group.add_argument("--dtype", choices=DTYPES, default="auto", help="of weights, activations and KV cache (auto)")
+    group.add_argument(
+        "--quantization", "-q", metavar="METHOD", help=f"of weights: {', '.join(QUANTIZATIONS)} (what config.json says)"
+    )
+    group.add_argument(
+        "--kv-cache-dtype",
+        metavar="DTYPE",
+        default=DEFAULTS.kv_cache_dtype,
+        help=f"of the KV cache: auto, {', '.join(KV_CACHE_DTYPES)} ({DEFAULTS.kv_cache_dtype})",
+    )
     group.add_argument(
         "--tensor-parallel-size", "-tp", type=whole_number, metavar="N", help="devices that share the model (1)"
     )

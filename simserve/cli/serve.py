@@ -129,7 +129,7 @@ def _summary(service: Service) -> str:
     scale = engine["time_scale"]
     return "\n".join(
         [
-            f"Model      {engine['model']}, {engine['dtype']}, up to {engine['max_model_len']} tokens,"
+            f"Model      {engine['model']}, {engine['formats']}, up to {engine['max_model_len']} tokens,"
             f" served as {', '.join(service.model_names)}",
             f"Hardware   {engine['tensor_parallel_size']} x {engine['hardware_profile']} ({uncertainty})",
             f"KV cache   {engine['kv_blocks']} blocks of {engine['block_size']} tokens",

@@ -11,7 +11,7 @@ from __future__ import annotations
 from simserve.latency.anchored import AnchoredStepTimer, anchored_uncertainty, anchors_for
 from simserve.latency.host import VLLM_V0, VLLM_V1, HostCosts
 from simserve.latency.memory import MemoryPlan, plan_memory
-from simserve.latency.step_timer import StepTimer, StepWork
+from simserve.latency.step_timer import StepTimer, StepWork, compiled_step_timer
 
 __all__ = [
     "VLLM_V0",
@@ -23,5 +23,6 @@ __all__ = [
     "StepWork",
     "anchored_uncertainty",
     "anchors_for",
+    "compiled_step_timer",
     "plan_memory",
 ]

@@ -142,7 +142,7 @@ class AnchoredStepTimer(OperatorSums):
         """Attention of a chunk by itself, over the cached tokens, and what to add to its share of cached tokens."""
         found = self._chunks.get(tokens)
         if found is None:
-            lines = self._prefill.lines(tokens)
+            lines = self._prefill.lines.of(tokens)
             alone_s = self._row_factor(tokens) * self.chunk_s(tokens, 0) - self._cached * lines.at(0)
             found = self._chunks[tokens] = lines, alone_s
         return found

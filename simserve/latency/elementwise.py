@@ -9,8 +9,7 @@ import numpy as np
 
 from simserve.hardware import HardwareProfile, Rates
 from simserve.latency.lines import Floats
-from simserve.latency.number_formats import bytes_of
-from simserve.models import ModelSpec
+from simserve.models import ModelSpec, dtype_bytes_of
 
 LOGIT_BYTES = 4
 UNMEASURED_LAUNCH_S, SAMPLER_LAUNCH_S = 3e-6, 25e-6
@@ -27,7 +26,7 @@ class Elementwise:
         self._tp = tensor_parallel_size
         self._bandwidth = hardware.bandwidth_bytes_per_s
         self._efficiency = hardware.default_efficiency.gemm_memory
-        self._activation_bytes = bytes_of(hardware.calibration.dtype) if hardware.calibration else 2.0
+        self._activation_bytes = dtype_bytes_of(hardware.calibration.dtype) if hardware.calibration else 2.0
         rates = hardware.calibration.elementwise if hardware.calibration else None
         self._rates = rates if isinstance(rates, Rates) else None
 

@@ -29,7 +29,9 @@ class HostCosts:
     def seconds(self, device_s: float, requests: int) -> float:
         """Seconds of a step that keeps the device busy for ``device_s``."""
         host_s = self.step_s + self.request_s * requests
-        return max(device_s, host_s) if self.hidden else device_s + host_s
+        if not self.hidden:
+            return device_s + host_s
+        return device_s if device_s > host_s else host_s
 
     def few_seconds(self, device_s: list[float], requests: int) -> list[float]:
         """``seconds`` for each of ``device_s``, of which none is less than the one before."""

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from simserve.errors import CapacityError
 from simserve.hardware import HardwareProfile
-from simserve.latency.number_formats import bytes_of
-from simserve.models import ModelSpec
+from simserve.models import ModelSpec, Quantization
 
 MIB, GIB = 2**20, 2**30
 
@@ -47,7 +46,7 @@ def plan_memory(
     block_size: int,
     max_num_batched_tokens: int,
     max_num_seqs: int,
-    weight_dtype: str | None = None,
+    quantization: Quantization | None = None,
     kv_dtype: str | None = None,
     graph_bytes: int = 0,
 ) -> MemoryPlan:
@@ -57,11 +56,10 @@ def plan_memory(
     with the numbers if not even a few blocks are left.
     """
     usable = int(reported_memory_bytes(hardware) * gpu_memory_utilization)
-    weights = weight_bytes(model, dtype, weight_dtype or dtype, tensor_parallel_size)
+    weights = model.weight_bytes_for(dtype, tensor_parallel_size, quantization)
     activations = activation_bytes(model, tensor_parallel_size, max_num_batched_tokens, max_num_seqs)
     runtime = RUNTIME_BYTES + graph_bytes + _collective_bytes(tensor_parallel_size)
-    per_token = model.kv_bytes_per_token(dtype, tensor_parallel_size) * bytes_of(kv_dtype or dtype) / bytes_of(dtype)
-    block = int(per_token * block_size)
+    block = model.kv_bytes_per_token(kv_dtype or dtype, tensor_parallel_size) * block_size
     blocks = (usable - weights - activations - runtime) // block
     if blocks < 2:
         raise CapacityError(
@@ -75,21 +73,6 @@ def plan_memory(
 def reported_memory_bytes(hardware: HardwareProfile) -> int:
     """Memory that the device's driver reports in all, which is less than nominal."""
     return hardware.reported_memory_bytes or int(hardware.memory_bytes * REPORTED_SHARE)
-
-
-def weight_bytes(model: ModelSpec, dtype: str, weight_dtype: str, tensor_parallel_size: int) -> int:
-    """Bytes of weights on one device: the layers' matrices in ``weight_dtype``, all else in ``dtype``."""
-    in_dtype = model.weight_bytes_for(dtype, tensor_parallel_size)
-    saved = bytes_of(dtype) - bytes_of(weight_dtype)
-    if saved == 0:
-        return in_dtype
-    experts = model.moe.num_experts if model.moe else 1
-    quantised = sum(
-        gemm.weights * gemm.count * (experts if gemm.kind == "expert" else 1)
-        for gemm in model.gemms(tensor_parallel_size)
-        if gemm.kind != "head" and gemm.parallel != "none"
-    )
-    return int(in_dtype - quantised * saved)
 
 
 def activation_bytes(

@@ -40,16 +40,16 @@ class OperatorSums(StepTimer):
 
     def decodes_s(self, decodes: int, contexts: Floats) -> Floats:
         """A step of ``decodes`` decodes alone, each on so many tokens of context."""
-        attention_s = self._decode.lines(decodes).at_all((contexts + 1) * decodes)
+        attention_s = self._decode.lines.of(decodes).at_all((contexts + 1) * decodes)
         return self.rows_s(decodes, decodes) + self._layers_count * attention_s
 
     def chunk_s(self, tokens: int, cached: float) -> float:
         """Attention of a prefill chunk."""
-        return self._layers_count * self._prefill.lines(tokens).at(cached)
+        return self._layers_count * self._prefill.lines.of(tokens).at(cached)
 
     def beside_s(self, decodes: int, context_tokens: float) -> float:
         """Attention of decodes, which have so many tokens in the cache together, beside a prefill chunk."""
-        return self._layers_count * self._mixed.lines(decodes).at(context_tokens + decodes)
+        return self._layers_count * self._mixed.lines.of(decodes).at(context_tokens + decodes)
 
     def least_s(self, tokens: int, sampled: int, pairs: Amount, kv_tokens: Amount) -> tuple[Amount, Amount]:
         """Seconds that a step takes at least for its FLOPs, and for its bytes.

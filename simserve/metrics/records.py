@@ -76,7 +76,11 @@ class RunTotals:
 
 @dataclass(frozen=True)
 class RunDescription:
-    """What was simulated, for every output: a prediction names its profile and whether that was calibrated."""
+    """What was simulated, for every output: a prediction names its profile and whether that was calibrated.
+
+    ``dtype`` is that of activations, ``formats`` says in words how weights and KV cache are stored. ``peak_flops`` is
+    that of the fastest format in use.
+    """
 
     model: str
     hardware: str
@@ -94,3 +98,6 @@ class RunDescription:
     dtype: str
     peak_flops: float
     peak_bandwidth_bytes_per_s: float
+    quantization: str | None
+    kv_cache_dtype: str
+    formats: str

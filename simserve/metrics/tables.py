@@ -95,7 +95,7 @@ def _heading(description: RunDescription) -> Text:
         (description.model, "bold"),
         " on ",
         (description.hardware, "bold"),
-        f" ({description.dtype}, {description.policy}): {description.workload}",
+        f" ({description.formats}, {description.policy}): {description.workload}",
     )
 
 

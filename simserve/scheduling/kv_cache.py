@@ -61,7 +61,14 @@ class KVCache:
         """Blocks that hold ``tokens`` tokens."""
         return -(-tokens // self.block_size)
 
-    def find_prefix(self, request: Request) -> list[BlockRun]:
+    def find(self, request: Request) -> PrefixHit:
+        """What a waiting ``request`` finds of itself."""
+        if not request.units and request.left_behind is None:
+            return NOTHING_FOUND
+        runs = self._find_prefix(request)
+        return PrefixHit(runs, self._left_behind(request, sum(run.blocks for run in runs)))
+
+    def _find_prefix(self, request: Request) -> list[BlockRun]:
         """The longest run of cached units that ``request`` begins with, short of its last known token.
 
         One token is always left to compute, because something must be sampled from.
@@ -82,7 +89,7 @@ class KVCache:
         """Whether some of these cached units are there more than once, so that another may come to light."""
         return any(len(self._cached[run.key]) > 1 for run in runs)
 
-    def left_behind(self, request: Request, unit_blocks: int) -> int:
+    def _left_behind(self, request: Request, unit_blocks: int) -> int:
         """Blocks of its own that a preempted ``request`` finds again behind ``unit_blocks`` blocks of units."""
         run = request.left_behind
         if run is None or unit_blocks != request.total_unit_blocks(self.block_size):
@@ -97,11 +104,12 @@ class KVCache:
         """
         if self.blocks_for(reserve_tokens) - hit.held_blocks + keep_free > self.free_blocks:
             return False
-        for run in hit.runs:
-            if run.holders == 0:
-                self._unqueue(run)
-            run.holders += 1
-        request.unit_runs = hit.runs
+        if hit.runs:
+            for run in hit.runs:
+                if run.holders == 0:
+                    self._unqueue(run)
+                run.holders += 1
+            request.unit_runs = hit.runs
         if request.left_behind is not None:
             self._reclaim(request.left_behind, hit.own_blocks)
             request.left_behind = None
@@ -112,6 +120,11 @@ class KVCache:
         """Hand out the ``blocks`` least recently used free blocks (there must be so many); forget what they held."""
         self.free_blocks -= blocks
         queue = self._queue
+        if len(queue) == 1:
+            only = self._newest
+            if only.key is None and only.blocks > blocks:
+                only.blocks -= blocks
+                return
         while blocks > 0:
             oldest = next(iter(queue))
             if oldest.key is not None:
@@ -208,22 +221,21 @@ class KVCache:
 
 
 class PrefixHit:
-    """What a waiting request finds of itself in the cache: units, and blocks of its own from before a preemption."""
+    """What a waiting request finds of itself in the cache: units, and blocks of its own from before a preemption.
+
+    ``held_blocks`` of the ``blocks`` are held by others already, so that they need not come from the free ones.
+    """
 
     __slots__ = ("blocks", "held_blocks", "own_blocks", "runs")
 
-    def __init__(self, cache: KVCache, request: Request) -> None:
+    def __init__(self, runs: list[BlockRun], own_blocks: int = 0) -> None:
+        self.runs = runs
+        self.own_blocks = self.blocks = own_blocks
         self.held_blocks = 0
-        """Blocks that others hold already, so that they need not come from the free ones."""
-        if not request.units and request.left_behind is None:
-            self.runs: list[BlockRun] = []
-            self.blocks = self.own_blocks = 0
-            return
-        self.runs = cache.find_prefix(request)
-        units = 0
-        for run in self.runs:
-            units += run.blocks
+        for run in runs:
+            self.blocks += run.blocks
             if run.holders:
                 self.held_blocks += run.blocks
-        self.own_blocks = cache.left_behind(request, units) if request.left_behind is not None else 0
-        self.blocks = units + self.own_blocks
+
+
+NOTHING_FOUND = PrefixHit([])

@@ -8,10 +8,18 @@ from typing import TypeVar
 from simserve.config import EngineOptions
 from simserve.errors import ConfigError
 from simserve.hardware import HardwareProfile
-from simserve.latency import AnchoredStepTimer, StepTimer, anchored_uncertainty, anchors_for, plan_memory
+from simserve.latency import (
+    AnchoredStepTimer,
+    StepTimer,
+    anchored_uncertainty,
+    anchors_for,
+    compiled_step_timer,
+    plan_memory,
+)
 from simserve.latency.host import VLLM_V0, VLLM_V1
 from simserve.models import ModelSpec
 from simserve.scheduling import Scheduler, SchedulerLimits
+from simserve.simulation.formats import Formats, formats_of
 from simserve.simulation.policies import resolve
 
 LEAST_WHOLE_PROMPTS_BUDGET = {"static": 16384}
@@ -35,7 +43,7 @@ class EngineSetup:
     hardware: HardwareProfile
     options: EngineOptions
     policy: type[Scheduler]
-    dtype: str
+    formats: Formats
     limits: SchedulerLimits
     block_bytes: int
     timer: StepTimer
@@ -57,15 +65,18 @@ class EngineSetup:
 def prepare(model: ModelSpec, hardware: HardwareProfile, options: EngineOptions) -> EngineSetup:
     """Resolve ``options`` for ``model`` on ``hardware``.
 
-    Raises :class:`ConfigError` for options that contradict each other, :class:`CapacityError` if weights do not fit.
+    Raises :class:`ConfigError` for options that contradict each other, :class:`CapacityError` if weights do not fit,
+    :class:`HardwareError` for a number format that the hardware cannot compute.
     """
     policy, options = resolve(options)
-    dtype = options.dtype or ("float16" if model.dtype == "float32" and hardware.kind == "gpu" else model.dtype)
+    formats = formats_of(model, hardware, options)
     max_num_seqs, token_budget = _step_limits(model, hardware, policy, options)
     memory = plan_memory(
         model,
         hardware,
-        dtype=dtype,
+        dtype=formats.dtype,
+        quantization=formats.quantization,
+        kv_dtype=formats.kv_dtype,
         tensor_parallel_size=options.tensor_parallel_size,
         gpu_memory_utilization=_given(options.gpu_memory_utilization),
         block_size=options.block_size,
@@ -89,33 +100,41 @@ def prepare(model: ModelSpec, hardware: HardwareProfile, options: EngineOptions)
         schedule_conservativeness=_given(options.schedule_conservativeness),
     )
     most_tokens = _most_tokens_in_a_step(policy, limits)
-    timer, uncertainty = _step_times(model, hardware, options, dtype, most_tokens, max_num_seqs)
-    return EngineSetup(model, hardware, options, policy, dtype, limits, memory.block_bytes, timer, uncertainty)
+    timer, uncertainty = _step_times(model, hardware, options, formats, most_tokens, max_num_seqs)
+    return EngineSetup(model, hardware, options, policy, formats, limits, memory.block_bytes, timer, uncertainty)
 
 
 def _step_times(
-    model: ModelSpec, hardware: HardwareProfile, options: EngineOptions, dtype: str, max_tokens: int, max_seqs: int
+    model: ModelSpec,
+    hardware: HardwareProfile,
+    options: EngineOptions,
+    formats: Formats,
+    max_tokens: int,
+    max_seqs: int,
 ) -> tuple[StepTimer, str]:
     """The timer, and how far off it may be in words.
 
     Whole steps in a profile are those of SimServe's own engine: a preset asks for another one.
     """
     anchors = None
-    if options.engine_preset is None and options.tensor_parallel_size == 1:
-        anchors = anchors_for(model, hardware, dtype)
+    plain = formats.quantization is None and formats.kv_dtype == formats.dtype
+    if plain and options.engine_preset is None and options.tensor_parallel_size == 1:
+        anchors = anchors_for(model, hardware, formats.dtype)
     if anchors is not None:
         anchored = AnchoredStepTimer(model, hardware, anchors, max_tokens=max_tokens, max_seqs=max_seqs)
         return anchored, anchored_uncertainty(model, hardware, anchors)
-    timer = StepTimer(
+    timer = compiled_step_timer(
         model,
         hardware,
-        dtype=dtype,
+        dtype=formats.dtype,
+        weights=formats.weights,
+        kv_dtype=formats.kv_dtype,
         tensor_parallel_size=options.tensor_parallel_size,
         max_tokens=max_tokens,
         max_seqs=max_seqs,
         host=replace(VLLM_V0 if options.policy == "vllm-v0" else VLLM_V1, hidden=_given(options.async_scheduling)),
     )
-    return timer, hardware.uncertainty
+    return timer, formats.uncertainty
 
 
 Value = TypeVar("Value")

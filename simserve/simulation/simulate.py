@@ -63,6 +63,8 @@ def simulate(
 def describe(setup: EngineSetup, workload_name: str) -> RunDescription:
     """The labels that every output of a run carries."""
     hardware, limits, devices = setup.hardware, setup.limits, setup.options.tensor_parallel_size
+    formats = setup.formats
+    peaks = {hardware.peak_flops_for(dtype) for dtype in (formats.dtype, formats.weights.computed_in)}
     return RunDescription(
         model=setup.model.name,
         hardware=f"{devices} x {hardware.name}" if devices > 1 else hardware.name,
@@ -77,9 +79,12 @@ def describe(setup: EngineSetup, workload_name: str) -> RunDescription:
         max_num_seqs=limits.max_num_seqs,
         max_num_batched_tokens=limits.max_num_batched_tokens,
         max_model_len=limits.max_model_len,
-        dtype=setup.dtype,
-        peak_flops=hardware.peak_flops_for(setup.dtype),
+        dtype=formats.dtype,
+        peak_flops=max(peaks),
         peak_bandwidth_bytes_per_s=hardware.bandwidth_bytes_per_s,
+        quantization=formats.quantization.method if formats.quantization else None,
+        kv_cache_dtype=formats.kv_dtype,
+        formats=formats.label,
     )
 
 
