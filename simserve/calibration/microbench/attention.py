@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import cycle
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -18,15 +18,25 @@ from simserve.models import ModelSpec
 if TYPE_CHECKING:
     import torch
 
-    from simserve.engines.torch.attention import KVPages, StepAttention
+    from simserve.engines.torch.attention import KVPages, Piece, StepAttention
 
 PAGE_TOKENS = 16
-BATCHES, CONTEXTS = (1, 2, 3, 4, 8, 12, 16, 32), (64, 256, 1024, 2048)
-GPU_BATCHES, GPU_CONTEXTS = (*BATCHES, 64, 128), (64, 256, 1024, 4096)
-QUICK_BATCHES, QUICK_CONTEXTS = (1, 4), (64, 256)
-CHUNKS, CACHED = (16, 64, 128, 256, 512, 1024), (0, 256, 1024, 2048)
-GPU_CHUNKS = (*CHUNKS, 2048, 4096)
-QUICK_CHUNKS, QUICK_CACHED = (16, 64), (0, 128)
+
+
+class Sizes(NamedTuple):
+    """Which batches on which contexts, and chunks of how many tokens on how many cached ones."""
+
+    batches: tuple[int, ...]
+    contexts: tuple[int, ...]
+    chunks: tuple[int, ...]
+    cached: tuple[int, ...]
+
+
+CPU = Sizes((1, 2, 3, 4, 8, 12, 16, 32), (64, 256, 1024, 2048), (16, 64, 128, 256, 512, 1024), (0, 256, 1024, 2048))
+GPU = Sizes(
+    (1, 2, 3, 4, 8, 12, 16, 32, 64, 128), (64, 256, 1024, 4096), (16, 64, 128, 256, 512, 1024, 2048, 4096), CPU.cached
+)
+QUICK = Sizes((1, 4), (64, 256), (16, 64), (0, 128))
 
 
 @dataclass(frozen=True)
@@ -43,11 +53,7 @@ def measure_attention(
     bench: Bench, machine: Machine, model: ModelSpec, cold_bytes: int, pace: Pace, quick: bool, progress: Progress
 ) -> MeasuredAttention:
     """Attention as ``model`` has it, writing the new tokens' K and V included."""
-    gpu = machine.kind == "gpu"
-    batches, contexts = (QUICK_BATCHES, QUICK_CONTEXTS) if quick else (BATCHES, CONTEXTS)
-    chunks, cached = (QUICK_CHUNKS, QUICK_CACHED) if quick else (CHUNKS, CACHED)
-    if gpu and not quick:
-        batches, contexts, chunks = GPU_BATCHES, GPU_CONTEXTS, GPU_CHUNKS
+    batches, contexts, chunks, cached = QUICK if quick else GPU if machine.kind == "gpu" else CPU
     most_tokens = max(batches[-1] * (contexts[-1] + PAGE_TOKENS), chunks[-1] + cached[-1] + PAGE_TOKENS)
     layers = _Layers(machine, model, most_tokens, cold_bytes)
     cases: dict[tuple[str, int, int], Callable[[], object]] = {}
@@ -103,9 +109,7 @@ class _Layers:
         slots = [table[at // PAGE_TOKENS] * PAGE_TOKENS + at % PAGE_TOKENS for at in range(cached, cached + tokens)]
         return self._call(tokens, slots, Chunk(self._pages, 0, tokens, cached, table))
 
-    def _call(
-        self, rows: int, slots: list[int], piece: Callable[[int, torch.Tensor], torch.Tensor]
-    ) -> Callable[[], object]:
+    def _call(self, rows: int, slots: list[int], piece: Piece) -> Callable[[], object]:
         import torch
 
         from simserve.engines.torch.attention import StepAttention

@@ -39,12 +39,12 @@ def measure_bandwidth(
     sizes = [size * MIB for size in (SIZES_MIB[:3] if quick else SIZES_MIB) if 2 * size * MIB <= machine.cold_bytes]
     width = torch.empty(0, dtype=machine.dtype).element_size()
     large = sizes[-1] // width // ROW_ELEMENTS
-    source, target = (cycle(pool.pieces(large, ROW_ELEMENTS)) for _ in range(2))
-    next(target)
+    pieces = pool.pieces(large, ROW_ELEMENTS)
+    source, pairs = cycle(pieces), cycle(zip(pieces, pieces[1:] + pieces[:1], strict=True))
     vector = torch.randn(1, ROW_ELEMENTS, device=machine.device).to(machine.dtype)
     cases: dict[str | int, Callable[[], object]] = {
         "read": lambda: _read(next(source)),
-        "copy": lambda: next(target).copy_(next(source)),
+        "copy": lambda: _copy(*next(pairs)),
         "multiply": lambda: torch.nn.functional.linear(vector, next(source)),
     }
     for size in sizes:
@@ -57,6 +57,10 @@ def measure_bandwidth(
         cache_bytes=_cache_bytes({size: size / timings[size].seconds for size in sizes}, by_way["read"], machine),
         by_way=by_way,
     )
+
+
+def _copy(source: torch.Tensor, target: torch.Tensor) -> None:
+    target.copy_(source)
 
 
 def _read(buffer: torch.Tensor) -> torch.Tensor:

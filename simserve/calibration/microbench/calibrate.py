@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import date
-from functools import partial
+from functools import reduce
 from typing import cast
 
 import numpy as np
@@ -21,7 +21,12 @@ from simserve.calibration.microbench.engine import EngineUnderTest
 from simserve.calibration.microbench.host import measure_host
 from simserve.calibration.microbench.machine import Machine
 from simserve.calibration.microbench.operands import Pool
-from simserve.calibration.microbench.products import measure_peaks, measure_products, product_shapes
+from simserve.calibration.microbench.products import (
+    measure_peaks,
+    measure_products,
+    product_shapes,
+    speed_cases,
+)
 from simserve.calibration.microbench.small_operators import measure_small_operators
 from simserve.calibration.microbench.stopwatch import CpuStopwatch, CudaStopwatch, Stopwatch
 from simserve.calibration.microbench.whole_steps import FULL, GPU, QUICK, measure_steps
@@ -35,6 +40,13 @@ MOST_UNQUIET = 0.1
 MOST_DRIFT = 0.2
 LOOK_S, QUICK_LOOK_S = 1.0, 0.1
 """How long to watch the machine before anything is measured."""
+WAITING_THREADS = 2
+"""A step on a GPU is waited for: that its thread was not busy all the time says nothing."""
+KV_SHARE = 0.3
+"""Of memory, for the KV cache of the largest step."""
+QUICK_POOL_BYTES = 32 * 2**20
+WEIGHTS = {"peaks": 4, "bandwidth": 4, "products": 25, "attention": 10, "small": 8, "steps": 60}
+"""Seconds that the suites take, about; ``steps`` for each model."""
 DEFAULT_MODELS = {"cpu": ("simserve/small-llama",), "cuda": ("meta-llama/Llama-3.2-1B-Instruct",)}
 Report = Callable[[str, float], None]
 """Told what is being measured and the share of the whole that is done."""
@@ -113,4 +125,96 @@ class _Session:
         self._machine, self._plan, self._quick, self._report = machine, plan, quick, report
         stopwatch: Stopwatch = CudaStopwatch(machine.device) if machine.kind == "gpu" else CpuStopwatch(machine.threads)
         self._operators = Bench(stopwatch, guard)
-        self._steps = Bench(CpuStopwatch(machine.threads if machine.kind == "cpu" else 2), guard)
+        self._steps = Bench(CpuStopwatch(machine.threads if machine.kind == "cpu" else WAITING_THREADS), guard)
+        self._done = self._total = 0.0
+
+    @property
+    def disturbances(self) -> list[str]:
+        """Who else used the machine."""
+        return self._operators.disturbances + self._steps.disturbances
+
+    def run(self, models: Sequence[ModelSpec]) -> Measurements:
+        """Every suite, on every one of ``models``."""
+        import torch
+
+        start_s = time.perf_counter()
+        self._total = sum(WEIGHTS.values()) + (len(models) - 1) * WEIGHTS["steps"]
+        machine, bench, pace, quick = self._machine, self._operators, self._plan.operators, self._quick
+        with torch.inference_mode():
+            pool = Pool(machine, QUICK_POOL_BYTES if quick else machine.cold_bytes)
+            speed = self._speed(pool)
+            peaks = measure_peaks(bench, machine, pace, quick, self._suite("peaks", "peak of matrix products"))
+            bandwidth = measure_bandwidth(bench, machine, pool, pace, quick, self._suite("bandwidth", "memory"))
+            shapes = product_shapes(models, quick)
+            progress = self._suite("products", f"{len(shapes)} shapes of matrix products")
+            products = measure_products(bench, machine, pool, shapes, pace, quick, progress)
+            progress = self._suite("attention", "attention")
+            attention = measure_attention(bench, machine, models[0], pool.nbytes, pace, quick, progress)
+            small = measure_small_operators(
+                bench, machine, models, pace, quick, self._suite("small", "small operators")
+            )
+            measured = [self._measure_model(model) for model in models]
+            all_reduce = self._all_reduce()
+            drift = self._speed(pool) / speed - 1
+        return Measurements(
+            peaks=peaks,
+            bandwidth=bandwidth,
+            products=products,
+            attention=attention,
+            small=small,
+            conditions=self._conditions(drift, time.perf_counter() - start_s),
+            all_reduce=all_reduce,
+            models=measured,
+        )
+
+    def _suite(self, name: str, what: str) -> Progress:
+        """Begin with the suite ``name``, which says how far it is by itself."""
+        before = self._done
+        self._done += WEIGHTS[name] / self._total
+        self._report(what, before)
+        return lambda done: self._report(what, before + done * WEIGHTS[name] / self._total)
+
+    def _measure_model(self, model: ModelSpec) -> MeasuredModel:
+        """Whole steps of ``model``: those of the engine, and the host's time around them."""
+        machine, progress = self._machine, self._suite("steps", f"whole steps of {model.name}")
+        most_tokens = int(machine.memory_bytes * KV_SHARE) // model.kv_bytes_per_token(machine.dtype_name)
+        grid = QUICK if self._quick else GPU if machine.kind == "gpu" else FULL
+        grid = grid.within(model.max_model_len, most_tokens)
+        engine = EngineUnderTest(model, machine, grid.steps)
+        host = measure_host(self._steps, engine, self._plan.operators)
+        timings = measure_steps(self._steps, engine, grid, self._plan.steps, progress)
+        whole = {
+            step: replace(timing, seconds=timing.seconds + host.step_s + step.requests * host.request_s)
+            for step, timing in timings.items()
+        }
+        return MeasuredModel(model, grid, whole, host)
+
+    def _all_reduce(self) -> AllReducePoints | None:
+        """Among all devices of this machine; None, saying so, with a single one."""
+        devices = self._machine.device_count
+        if devices < 2:
+            self._report("one device: no all-reduce to measure", self._done)
+            return None
+        self._report(f"all-reduce of {devices} devices", self._done)
+        counts = [count for count in (2, 4, 8) if count <= devices]
+        return reduce(AllReducePoints.joined, (measure_all_reduce("gpu", count) for count in counts))
+
+    def _speed(self, pool: Pool) -> float:
+        """Seconds that a large product and reading memory take, as a geometric mean: whether the machine slows down."""
+        timings = self._operators.measure(speed_cases(self._machine, pool), self._plan.operators)
+        return float(np.exp(np.mean([np.log(timing.seconds) for timing in timings.values()])))
+
+    def _conditions(self, drift: float, duration_s: float) -> Conditions:
+        timings = self._operators.timings + self._steps.timings
+        return Conditions(
+            device=self._machine.name,
+            dtype=cast(Dtype, self._machine.dtype_name),
+            threads=self._machine.threads,
+            versions=self._machine.versions,
+            date=date.today(),
+            suite="quick" if self._quick else "full",
+            duration_s=round(duration_s, 1),
+            noise=round(float(np.median([timing.noise for timing in timings])), 4),
+            unquiet=round(float(np.mean([not timing.quiet for timing in timings])), 4),
+            drift=round(drift, 4),
+        )

@@ -30,6 +30,16 @@ class Pool:
         for start in range(0, count, len(seed)):  # drawing all of it would take longer than the measurements
             self._flat[start : start + len(seed)] = seed[: count - start]
 
+    @property
+    def nbytes(self) -> int:
+        return self._flat.nbytes
+
+    def read(self) -> torch.Tensor:
+        """All of it, once; as float32, since narrower numbers are widened first, which is slower than reading them."""
+        import torch
+
+        return self._flat.view(torch.float32).sum()
+
     def holds(self, *shape: int) -> bool:
         """Whether two pieces of ``shape`` fit, so that there is another one to take."""
         return 2 * prod(shape) <= len(self._flat)

@@ -12,6 +12,7 @@ import numpy as np
 from simserve.calibration.microbench.bench import Bench, Pace, Progress, Timing
 from simserve.calibration.microbench.machine import Machine
 from simserve.calibration.microbench.operands import Pool
+from simserve.calibration.microbench.stopwatch import Call
 from simserve.calibration.points import GemmPoints
 from simserve.models import ModelSpec
 
@@ -32,7 +33,15 @@ NOT_ON_CPU = ("float16",)
 """Dtypes in which torch has no fast matrix product there: measuring one would take all the time."""
 
 
-def measure_peaks(bench: Bench, machine: Machine, pace: Pace, quick: bool) -> dict[str, float]:
+def speed_cases(machine: Machine, pool: Pool) -> dict[str, Call]:
+    """Two things that tell how fast the machine is just now: a large product, and memory read from end to end."""
+    import torch
+
+    a = torch.randn(1024, 1024, device=machine.device).to(machine.dtype)
+    return {"product": partial(torch.mm, a, a), "read": pool.read}
+
+
+def measure_peaks(bench: Bench, machine: Machine, pace: Pace, quick: bool, progress: Progress) -> dict[str, float]:
     """FLOP/s of large square products by dtype: the best of all repeats."""
     import torch
 
@@ -45,7 +54,7 @@ def measure_peaks(bench: Bench, machine: Machine, pace: Pace, quick: bool) -> di
         for size in sizes:
             a = torch.randn(size, size, device=machine.device).to(getattr(torch, name))
             cases[name, size] = partial(torch.mm, a, a)
-    timings = bench.measure(cases, pace, percentile=0)
+    timings = bench.measure(cases, pace, percentile=0, progress=progress)
     peaks: dict[str, float] = {}
     for (name, size), timing in timings.items():
         peaks[name] = max(peaks.get(name, 0.0), 2 * size**3 / timing.seconds)
