@@ -57,7 +57,7 @@ class WallClock:
 
 
 def drive(engine: Engine, requests: Sequence[Request], clock: Clock) -> EngineRun:
-    """Serve ``requests``, sorted by arrival: look for arrivals, make a step, and again.
+    """Serve ``requests``, sorted by arrival and named by their row: look for arrivals, make a step, and again.
 
     A step's time goes from one look for arrivals to the next, so that it holds all that the engine does between two
     tokens. An idle engine looks exactly when the next request comes: waking up late counts to the step.
@@ -82,13 +82,13 @@ def drive(engine: Engine, requests: Sequence[Request], clock: Clock) -> EngineRu
         for request_id in composition.sampled:
             first_s.setdefault(request_id, look_s)
         last_s |= dict.fromkeys(finished, look_s)
-    ids = [request.request_id for request in requests]
+    rows = range(len(requests))
     return EngineRun(
         steps,
         RequestTimes(
             np.array(arrival_s),
-            np.array([first_s[request_id] for request_id in ids]),
-            np.array([last_s[request_id] for request_id in ids]),
+            np.array([first_s[row] for row in rows]),
+            np.array([last_s[row] for row in rows]),
             np.array([float(request.output_tokens) for request in requests]),
         ),
     )
