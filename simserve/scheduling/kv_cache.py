@@ -173,6 +173,14 @@ class KVCache:
             request.unit_runs = []
         request.allocated_tokens = 0
 
+    def forget_prefixes(self) -> None:
+        """Let nobody find what has been computed so far; whoever holds it keeps it."""
+        for twins in self._cached.values():
+            for run in twins:
+                run.key = None
+        self._cached.clear()
+        self.version += 1
+
     def _give_back(self, request: Request, own: int, findable: int) -> BlockRun:
         """Queue ``own`` blocks, the last of ``request``; it will find the first ``findable`` of them if it returns."""
         if findable > 0:

@@ -36,7 +36,7 @@ class HeadNorm:
 
     def apply_(self, qk: torch.Tensor) -> None:
         """``qk`` is [tokens, heads + kv_heads, head_dim]."""
-        torch.mul(F.rms_norm(qk, (qk.shape[-1],), None, self._eps), self._weight, out=qk)
+        qk.copy_(F.rms_norm(qk, (qk.shape[-1],), None, self._eps) * self._weight)
 
 
 class LayerNorm:

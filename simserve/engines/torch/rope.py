@@ -41,7 +41,8 @@ class Rope:
     def turn_(self, x: torch.Tensor, tables: tuple[torch.Tensor, torch.Tensor]) -> None:
         """Rotate heads ``x`` [tokens, heads, head_dim] in place."""
         cos, sin = tables
-        torch.addcmul(x * cos, x.roll(self._half, -1), sin, out=x)
+        turned = x.roll(self._half, -1)
+        x.mul_(cos).addcmul_(turned, sin)
 
 
 def _llama3(frequencies: torch.Tensor, rope: Mapping[str, Any]) -> torch.Tensor:

@@ -13,6 +13,7 @@ from simserve.engines.torch.batch import Batch
 from simserve.engines.torch.build import build_transformer
 from simserve.engines.torch.sampler import Sample, Sampler
 from simserve.engines.torch.sequence import Sequence
+from simserve.engines.torch.static_decode import MOST_ROWS, StaticDecode
 from simserve.engines.torch.transformer import Transformer
 from simserve.engines.torch.weights import FolderWeights, RandomWeights, Weights
 from simserve.errors import ConfigError
@@ -25,10 +26,13 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 class ModelRunner:
     """A model on a device with its KV pages; ``num_pages`` counts page 0, which belongs to nobody."""
 
-    def __init__(self, model: Transformer, num_pages: int, page_tokens: int = 16) -> None:
+    def __init__(self, model: Transformer, num_pages: int, page_tokens: int = 16, *, compiled: bool = False) -> None:
         self.model = model
         self.pages = KVPages(model.spec, num_pages, page_tokens, model.device, model.dtype)
         self._sampler = Sampler(model.details.eos_token_ids)
+        self._static: StaticDecode | None = None
+        if model.spec.moe is None and (compiled or model.device.type == "cuda"):  # experts depend on values
+            self._static = StaticDecode(model, self.pages, compiled=compiled)
 
     @torch.inference_mode()
     def run(self, plan: StepPlan) -> list[Sample]:
@@ -37,6 +41,9 @@ class ModelRunner:
         ``plan`` names its decodes, all its requests are :class:`Sequence`, and their ``pages`` reach as far as the
         step does. The sampled tokens are not added to them: that is for whoever asked.
         """
+        if self._static is not None and not plan.chunks and len(plan.decodes) <= MOST_ROWS:
+            decodes = [_sequence(request) for request in plan.decodes]
+            return self._sampler.sample(self._static.logits(decodes), decodes)
         batch = Batch(self.pages)
         order = sorted(range(len(plan.decodes)), key=lambda at: -len(_sequence(plan.decodes[at]).token_ids))
         batch.add_decodes([_sequence(plan.decodes[at]) for at in order])
@@ -77,7 +84,7 @@ def load_runner(
     device: str = "cpu",
     dtype: str | None = None,
     random_weights: bool = False,
-    packed: bool = True,
+    compiled: bool = False,
 ) -> ModelRunner:
     """A runner with the weights in the folder of ``spec``, or random ones.
 
@@ -89,7 +96,7 @@ def load_runner(
         weights = RandomWeights(place, precision)
     else:
         weights = FolderWeights(spec.path, place, precision)
-    return ModelRunner(build_transformer(spec, weights, packed=packed), num_pages, page_tokens)
+    return ModelRunner(build_transformer(spec, weights, packed=not compiled), num_pages, page_tokens, compiled=compiled)
 
 
 def hand_made_plan(

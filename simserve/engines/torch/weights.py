@@ -84,7 +84,10 @@ class FolderWeights:
                 raise ModelError(f"{index}: is not an index of safetensors files ({error!r})") from None
         files = sorted(self._folder.glob("*.safetensors"))
         if not files:
-            raise ModelError(f"{self._folder}: has no *.safetensors file; download the weights in that format")
+            raise ModelError(
+                f"{self._folder}: has no *.safetensors file; download the weights in that format, or ask "
+                "for random ones"
+            )
         return {name: file for file in files for name in self._reader(file).keys()}  # noqa: SIM118
 
     def _reader(self, file: Path) -> Any:
