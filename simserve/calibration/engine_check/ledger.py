@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +32,7 @@ class Composition:
     chunks: tuple[ChunkOf, ...]
 
     @classmethod
-    def of(cls, plan: StepPlan, name: Callable[[Any], Hashable] = lambda request_id: request_id) -> Composition:
+    def of(cls, plan: StepPlan, name: Callable[[Hashable], Hashable] = lambda request_id: request_id) -> Composition:
         """What ``plan``, scheduled with its decodes listed, computes; ``name`` turns ids into those to compare."""
         return cls(
             tuple(name(request.request_id) for request in plan.decodes),

@@ -48,7 +48,7 @@ class TorchEngine:
         failed = next((output.error for output in outputs if output.error), None)
         if failed:
             raise CapacityError(failed)
-        finished = [int(output.sequence.request_id) for output in outputs if output.finish_reason]
+        finished = [_row(output.sequence.request_id) for output in outputs if output.finish_reason]
         return self._watched.composition, finished
 
 
@@ -60,8 +60,12 @@ class _Watched:
         self.composition: Composition | None = None
 
     def run(self, plan: StepPlan) -> list[Sample]:
-        self.composition = Composition.of(plan, int)
+        self.composition = Composition.of(plan, _row)
         return self._run(plan)
+
+
+def _row(request_id: Hashable) -> int:
+    return int(str(request_id))
 
 
 def sequences_of(workload: Workload, vocab_size: int) -> list[Request]:

@@ -90,7 +90,7 @@ class Bench:
     def _round(
         self, cases: Mapping[Key, Call], blocks: Mapping[Key, Block], taken: dict[Key, list[Sample]], retries: int
     ) -> int:
-        """One pass over all cases, window by window; a disturbed window is gone through again while ``retries`` last."""
+        """One pass over all cases, window by window, disturbed ones again; returns what is left of ``retries``."""
         keys = list(cases)
         while keys:
             window, samples, disturbance = self._window(cases, blocks, keys)
