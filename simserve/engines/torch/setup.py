@@ -81,9 +81,7 @@ def _device(name: str) -> torch.device:
 
 def _checked(options: EngineOptions) -> EngineOptions:
     if options.async_scheduling:
-        raise ConfigError(
-            "the torch engine plans a step when the one before it is done: leave --async-scheduling out"
-        )
+        raise ConfigError("the torch engine plans a step when the one before it is done: leave --async-scheduling out")
     if options.tensor_parallel_size != 1:
         raise ConfigError("the torch engine runs on one device; leave --tensor-parallel-size out")
     return replace(options, async_scheduling=False)
