@@ -77,6 +77,7 @@ def _own(summary: Summary, description: RunDescription) -> Result:
         "compute_utilization": used.compute,
         "bandwidth_utilization": used.bandwidth,
         "busy_fraction": used.busy,
+        "front_end_utilization": used.front_end if description.api_server_count else None,
         "mean_running_requests": totals.mean_running_requests,
         "steps": totals.steps,
         "aborted": summary.aborted,

@@ -26,12 +26,12 @@ Key = TypeVar("Key", bound=Hashable)
 class Pace:
     """How thoroughly to measure: ``rounds`` through all cases, each time for ``block_s`` seconds.
 
-    ``retries`` is how often disturbed windows are measured again in a round.
+    ``retries`` is how often a disturbed window is measured again, all rounds together.
     """
 
     rounds: int
     block_s: float
-    retries: int = 4
+    retries: int = 6
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,9 @@ class Bench:
         """Time every case; a case is a call without arguments, warmed up here."""
         blocks = {key: self._block(call, pace.block_s) for key, call in cases.items()}
         taken: dict[Key, list[Sample]] = {key: [] for key in cases}
+        retries = pace.retries
         for number in range(pace.rounds):
-            self._round(cases, blocks, taken, pace)
+            retries = self._round(cases, blocks, taken, retries)
             progress((number + 1) / pace.rounds)
         timings = {key: _timing(samples, percentile) for key, samples in taken.items()}
         self.timings += timings.values()
@@ -87,11 +88,10 @@ class Bench:
         return min(max(round(block_s / max(estimate_s, 1e-9)), 1), MOST_CALLS), estimate_s >= SINGLY_S
 
     def _round(
-        self, cases: Mapping[Key, Call], blocks: Mapping[Key, Block], taken: dict[Key, list[Sample]], pace: Pace
-    ) -> None:
-        """One pass over all cases, window by window; a disturbed window is gone through again."""
+        self, cases: Mapping[Key, Call], blocks: Mapping[Key, Block], taken: dict[Key, list[Sample]], retries: int
+    ) -> int:
+        """One pass over all cases, window by window, disturbed ones again; returns what is left of ``retries``."""
         keys = list(cases)
-        retries = pace.retries
         while keys:
             window, samples, disturbance = self._window(cases, blocks, keys)
             if disturbance is not None:
@@ -102,6 +102,7 @@ class Bench:
             for key in window:
                 taken[key] += [sample._replace(quiet=sample.quiet and disturbance is None) for sample in samples[key]]
             keys = keys[len(window) :]
+        return retries
 
     def _window(
         self, cases: Mapping[Key, Call], blocks: Mapping[Key, Block], keys: list[Key]
