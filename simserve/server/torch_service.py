@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 NEEDED = ("torch", "safetensors", "jinja2")
 
+ONLY_SIMULATED = ("quantization", "kv_cache_dtype", "count_graph_memory", "front_end", "api_server_count")
+"""Options that the torch engine has nothing for; it is eager whatever ``enforce_eager`` says."""
+
 SINGLE_THREAD_BYTES = 16 * 2**20
 """Weights of less than this fit into a core's cache: a second thread would wait longer than it computes."""
 
@@ -40,6 +43,7 @@ def torch_service(
     cannot be read, does not fit, or for options that the torch engine cannot honour.
     """
     _check_installed()
+    _check_options(options)
     _check_tokenizer(model)
     from simserve.engines.torch import TorchEngine, default_device
 
@@ -74,6 +78,13 @@ def _check_installed() -> None:
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         raise ConfigError(f"--engine torch needs {' and '.join(missing)}: pip install simserve[torch]")
+
+
+def _check_options(options: EngineOptions) -> None:
+    plain = EngineOptions()
+    given = [name for name in ONLY_SIMULATED if getattr(options, name) != getattr(plain, name)]
+    if given:
+        raise ConfigError(f"--{given[0].replace('_', '-')} can be simulated and not run; leave it out")
 
 
 def _check_tokenizer(model: ModelSpec) -> None:

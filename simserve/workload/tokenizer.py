@@ -67,9 +67,9 @@ class Tokenizer:
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes that one token stands for, which may end within a character; none for an id without a token."""
-        if not self._knows(token_id):
+        token = self._inner.id_to_token(token_id) if self._knows(token_id) else None
+        if token is None:
             return b""
-        token: str = self._inner.id_to_token(token_id)
         if token_id in self._added:
             return token.encode()
         if self._is_byte_level:
