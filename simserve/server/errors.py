@@ -10,7 +10,7 @@ import orjson
 from aiohttp import web
 from aiohttp.web_exceptions import HTTPException, HTTPMethodNotAllowed, HTTPRequestEntityTooLarge
 
-from simserve.errors import SimServeError
+from simserve.errors import EngineError, SimServeError
 
 log = logging.getLogger("simserve.server")
 
@@ -43,7 +43,7 @@ def shutting_down() -> ApiError:
 
 def engine_failed(why: str | None) -> ApiError:
     """500 for a request that the engine could not go on with."""
-    return ApiError(f"The engine failed: {why or 'its log says why'}", status=500)
+    return ApiError(why or "The engine failed; the server's log says why.", status=500)
 
 
 def error_bytes(error: ApiError) -> bytes:
@@ -74,6 +74,8 @@ def as_api_error(error: Exception) -> ApiError:
     """What the client is told about ``error``; an unforeseen one is logged with its traceback."""
     if isinstance(error, ApiError):
         return error
+    if isinstance(error, EngineError):
+        return ApiError(str(error), status=503)
     if isinstance(error, SimServeError):
         return ApiError(str(error))
     if isinstance(error, web.RequestPayloadError):

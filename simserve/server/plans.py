@@ -50,15 +50,19 @@ class Choice(Protocol):
 
 @dataclass(frozen=True)
 class Plan:
-    """All choices of one HTTP request; ``prompt_tokens`` counts each of the ``prompts`` once, however many choices."""
+    """All choices of one HTTP request; ``prompt_tokens`` counts each of the ``prompts`` once, however many choices.
+
+    ``is_settled`` says that the answers are already known to be as long as their sequences may become.
+    """
 
     prompts: int
     prompt_tokens: int
     choices: Sequence[Choice]
+    is_settled: bool
 
     @property
-    def most_output_tokens(self) -> int:
-        """Tokens of all answers together: as many as there will be if that is known, else as many as there may be."""
+    def output_tokens(self) -> int:
+        """Tokens of all answers together, or the most that there may be."""
         sequences = [choice.sequence for choice in self.choices]
         return sum(one.max_tokens if one.output_tokens is None else one.output_tokens for one in sequences)
 

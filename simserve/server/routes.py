@@ -167,7 +167,8 @@ def _log_added(request: web.Request, body: CompletionFields, envelope: Envelope,
     who = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "unknown"
     how = "streamed" if body.stream else "plain"
     log.info("%s POST %s %s (%s, n=%d)", who, request.path, envelope.request_id, how, len(plan.choices))
-    log.info("Added request: input_len=%d, output_len=%d", plan.prompt_tokens, plan.most_output_tokens)
+    relation = "=" if plan.is_settled else "<="
+    log.info("Added request: input_len=%d, output_len%s%d", plan.prompt_tokens, relation, plan.output_tokens)
 
 
 def _log_finished(envelope: Envelope, ended: Sequence[Ended]) -> None:

@@ -125,7 +125,7 @@ class SimulatedPlanner:
             ]
 
         choices = await run(build, in_thread=wanted * request.n > INLINE_ANSWER_TOKENS)
-        return Plan(prompts=len(prompts), prompt_tokens=sum(map(len, prompts)), choices=choices)
+        return Plan(prompts=len(prompts), prompt_tokens=sum(map(len, prompts)), choices=choices, is_settled=True)
 
     def _keys(self, request: CompletionFields, tokens: list[int]) -> list[str]:
         """What the text of each of a prompt's choices depends on; at temperature 0 they are all alike."""

@@ -151,7 +151,7 @@ class TorchPlanner:
             for at, tokens in enumerate(prompts)
             for which in range(request.n)
         ]
-        return Plan(prompts=len(prompts), prompt_tokens=sum(map(len, prompts)), choices=choices)
+        return Plan(prompts=len(prompts), prompt_tokens=sum(map(len, prompts)), choices=choices, is_settled=False)
 
     def _check_tokens(self, request: CompletionFields) -> None:
         for param, tokens in (("logit_bias", request.logit_bias), ("stop_token_ids", request.stop_token_ids)):
