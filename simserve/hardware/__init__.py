@@ -1,7 +1,8 @@
 """Hardware profiles: what one accelerator can do at best by its data sheet, and how close software comes.
 
 A profile is one YAML file in ``hardware_profiles/``; to describe a device that is not shipped, copy one and give
-its path. ``profile`` is what a file holds, ``curves`` its calibration, ``catalog`` finds and reads files.
+its path. ``profile`` is what a file holds, ``curves`` its calibration, ``catalog`` finds and reads files;
+``uncertainty`` says how far off times predicted from it may be.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from simserve.hardware.catalog import list_hardware, load_hardware
 from simserve.hardware.curves import Calibration, Curves, Derived, HeldOut, MixedCurves, PrefillCurves, Rates
 from simserve.hardware.profile import Dtype, Efficiency, HardwareProfile, Link, Power, Price
+from simserve.hardware.uncertainty import at_the_edge, stated_uncertainty, uncertainty_of
 
 __all__ = [
     "Calibration",
@@ -24,6 +26,9 @@ __all__ = [
     "PrefillCurves",
     "Price",
     "Rates",
+    "at_the_edge",
     "list_hardware",
     "load_hardware",
+    "stated_uncertainty",
+    "uncertainty_of",
 ]

@@ -86,6 +86,7 @@ def prepare(model: ModelSpec, hardware: HardwareProfile, options: EngineOptions)
         longest_prefix_first=options.schedule_policy == "lpm",
         schedule_conservativeness=_given(options.schedule_conservativeness),
     )
+    host = replace(VLLM_V0 if options.policy == "vllm-v0" else VLLM_V1, hidden=_given(options.async_scheduling))
     timer = StepTimer(
         model,
         hardware,
@@ -93,7 +94,7 @@ def prepare(model: ModelSpec, hardware: HardwareProfile, options: EngineOptions)
         tensor_parallel_size=options.tensor_parallel_size,
         max_tokens=_most_tokens_in_a_step(policy, limits),
         max_seqs=max_num_seqs,
-        host=replace(VLLM_V0 if options.policy == "vllm-v0" else VLLM_V1, hidden=_given(options.async_scheduling)),
+        host=host.times(hardware.host_time_factor),
     )
     return EngineSetup(model, hardware, options, policy, dtype, limits, memory.block_bytes, timer)
 

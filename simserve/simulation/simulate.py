@@ -9,7 +9,7 @@ import simpy
 
 from simserve.config import EngineOptions
 from simserve.errors import RequestError
-from simserve.hardware import HardwareProfile
+from simserve.hardware import HardwareProfile, stated_uncertainty
 from simserve.metrics.records import REJECTED, Records, RunDescription, RunTotals
 from simserve.models import ModelSpec
 from simserve.scheduling import Request
@@ -68,7 +68,7 @@ def describe(setup: EngineSetup, workload_name: str) -> RunDescription:
         hardware=f"{devices} x {hardware.name}" if devices > 1 else hardware.name,
         hardware_profile=hardware.name,
         calibrated=hardware.calibrated,
-        uncertainty=hardware.uncertainty,
+        uncertainty=stated_uncertainty(hardware),
         policy=setup.policy_name,
         workload=workload_name,
         kv_blocks=limits.num_blocks,
