@@ -98,27 +98,31 @@ def _summary(profile: HardwareProfile) -> dict[str, Any]:
 
 def _basis(profile: HardwareProfile) -> str:
     """What predictions rest on: measured curves, those of another device, some of both, or the data sheet."""
-    if not profile.calibrated or profile.calibration is None:
+    from simserve.hardware.uncertainty import OPERATORS, curves_in_use
+
+    if not profile.calibrated:
         return "data sheet"
-    large = (profile.calibration.gemm, profile.calibration.decode_attention, profile.calibration.prefill_attention)
+    large = [curves_in_use(profile, operator) for operator in OPERATORS]
     derived = [getattr(curves, "derived", None) is not None for curves in large if curves is not None]
     return "derived" if all(derived) else "partly derived" if any(derived) else "calibrated"
 
 
 def _uncertainty(profile: HardwareProfile) -> float:
-    if profile.calibrated and profile.calibration is not None:
-        return profile.calibration.uncertainty
-    return profile.default_efficiency.uncertainty
+    """The widest of the large operators."""
+    from simserve.hardware.uncertainty import OPERATORS, uncertainty_of
+
+    return max(uncertainty_of(profile, operator) for operator in OPERATORS)
 
 
 def _show(args: argparse.Namespace) -> None:
-    from simserve.hardware import load_hardware
+    from simserve.hardware import load_hardware, stated_uncertainty
 
     profile = load_hardware(args.name)
     if args.json:
         without = {operator: {"columns", "rows"} for operator, _ in _operators(profile)}
         content = profile.model_dump(mode="json", exclude={"calibration": without})
-        print(json.dumps(content | {"calibrated": profile.calibrated, "uncertainty": profile.uncertainty}, indent=2))
+        trust = {"calibrated": profile.calibrated, "uncertainty": stated_uncertainty(profile)}
+        print(json.dumps(content | trust, indent=2))
         return
     _print_table((profile.name, ""), _facts(profile), left=(profile.name, ""))
     for operator, curves in _operators(profile):
@@ -137,13 +141,15 @@ def _operators(profile: HardwareProfile) -> list[tuple[str, Curves]]:
 
 def _facts(profile: HardwareProfile) -> list[tuple[str, str]]:
     """Every field of the data sheet that is known, and what step times rest on."""
+    from simserve.hardware import stated_uncertainty
+
     content = profile.model_dump(mode="json", exclude={"name", "calibration"}, exclude_none=True)
     if profile.calibrated:
         content.pop("default_efficiency")
     if profile.calibration is not None:
         content |= profile.calibration.model_dump(include={"head_dim", "chunk_heads", "packs_query_heads"})
     facts = [(key, _words(value)) for key, value in content.items()]
-    return [*facts, ("step_times", _basis(profile)), ("uncertainty", profile.uncertainty)]
+    return [*facts, ("step_times", _basis(profile)), ("uncertainty", stated_uncertainty(profile))]
 
 
 def _provenance(curves: Curves) -> Iterable[tuple[str, str]]:
@@ -158,6 +164,8 @@ def _provenance(curves: Curves) -> Iterable[tuple[str, str]]:
     yield "launch", f"{curves.launch_s * 1e6:.2f} µs"
     for held in curves.held_out:
         error = f"median {held.median:.1%}, p95 {held.p95:.1%} of {held.points:,}"
+        if held.summed_p90 is not None:
+            error += f"; p90 of sums {held.summed_p90:.1%}"
         yield f"error, held-out {held.of}", error
 
 
@@ -202,7 +210,7 @@ def _import(args: argparse.Namespace) -> None:
     from simserve.calibration.import_profile import calibrated_profile, write_profile
     from simserve.calibration.limits import Source
     from simserve.calibration.tables import read_tables
-    from simserve.hardware import load_hardware
+    from simserve.hardware import load_hardware, stated_uncertainty
 
     if args.out.suffix.lower() not in (".yaml", ".yml"):
         raise ConfigError(f"--out {args.out} must end in .yaml, as profiles do")
@@ -214,4 +222,4 @@ def _import(args: argparse.Namespace) -> None:
     kept = dict(_operators(base))
     new = [operator for operator, curves in _operators(profile) if kept.get(operator) is not curves]
     print(f"{args.out}: {base.name} with {', '.join(new)} from {names}")
-    print(f"uncertainty {profile.uncertainty}; use it with --hardware {args.out}")
+    print(f"uncertainty: {stated_uncertainty(profile)}; use it with --hardware {args.out}")

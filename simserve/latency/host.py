@@ -19,12 +19,17 @@ class HostCosts:
     """Host seconds per engine step, and more per running request.
 
     ``hidden`` as with asynchronous scheduling: the host prepares the next step while the device runs this one, so that
-    only what the device does not cover is seen.
+    only what the device does not cover is seen. ``launch_s`` is what each kernel outside a graph takes to launch.
     """
 
     step_s: float
     request_s: float
     hidden: bool = True
+    launch_s: float = KERNEL_LAUNCH_S
+
+    def times(self, factor: float) -> HostCosts:
+        """The same on a host that takes ``factor`` times as long."""
+        return HostCosts(self.step_s * factor, self.request_s * factor, self.hidden, self.launch_s * factor)
 
     def seconds(self, device_s: float, requests: int) -> float:
         """Seconds of a step that keeps the device busy for ``device_s``."""
