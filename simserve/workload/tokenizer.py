@@ -29,7 +29,7 @@ def load_tokenizer(model_folder: Path | None = None) -> Tokenizer:
 
 
 class Tokenizer:
-    """A Hugging Face tokenizer, reduced to what SimServe needs; adds no special tokens of its own accord.
+    """A Hugging Face tokenizer, reduced to what SimServe needs; adds no special tokens unless told to.
 
     ``is_fallback`` says that the model came without a tokenizer: its token counts are then those of the small
     shipped vocabulary, which takes about 2.7 characters of English per token where large ones take 4.
@@ -42,11 +42,11 @@ class Tokenizer:
         self.vocab_size: int = inner.get_vocab_size()
 
     def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
-        """The token ids of ``text``. Raises :class:`RequestError` for text that is not valid Unicode.
+        """The token ids of ``text``, with those that a real model expects around it if ``add_special_tokens``.
 
-        ``add_special_tokens`` puts those around it that the model was trained with, such as one for its beginning.
+        Raises :class:`RequestError` for text that is not valid Unicode.
         """
-        ids: list[int] = self._encoding(text, add_special_tokens).ids
+        ids: list[int] = self._encoding(text, add_special_tokens=add_special_tokens).ids
         return ids
 
     def decode(self, token_ids: Sequence[int]) -> str:
@@ -77,7 +77,7 @@ class Tokenizer:
         cuts = [0, *ends[:-1], len(text)] if ends else [0]
         return encoding.ids, [text[start:end] for start, end in pairwise(cuts)]
 
-    def _encoding(self, text: str, add_special_tokens: bool = False) -> tokenizers.Encoding:
+    def _encoding(self, text: str, *, add_special_tokens: bool = False) -> tokenizers.Encoding:
         try:
             return self._inner.encode(text, add_special_tokens=add_special_tokens)
         except TypeError as error:

@@ -17,7 +17,6 @@ import torch
 from simserve.config import EngineOptions
 from simserve.engines.base import EngineStatus, GenerationRequest, RequestTiming
 from simserve.engines.streams import TokenStream
-from simserve.engines.torch.chat import load_chat_template
 from simserve.engines.torch.core import EngineCore, Output, StepRecord
 from simserve.engines.torch.sequence import Sequence as TorchSequence
 from simserve.engines.torch.setup import load_core
@@ -47,7 +46,6 @@ class TorchEngine:
         self._core = loaded.result()
         self.spec = self._core.runner.model.spec
         self.tokenizer = self._core.tokenizer
-        self.chat_template = load_chat_template(self.spec.path)
         self.generation_defaults = dict(self._core.runner.model.details.generation)
         """Sampling parameters that the model's makers recommend, by the names of :class:`SamplingParams`."""
 
