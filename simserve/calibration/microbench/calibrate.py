@@ -13,7 +13,7 @@ import numpy as np
 
 from simserve.calibration.microbench.attention import measure_attention
 from simserve.calibration.microbench.bandwidth import measure_bandwidth
-from simserve.calibration.microbench.bench import Bench, Pace, Progress
+from simserve.calibration.microbench.bench import Bench, Pace, Progress, noise_of, unquiet_of
 from simserve.calibration.microbench.build import MeasuredModel, Measurements, build_profile
 from simserve.calibration.microbench.collective import measure_all_reduce
 from simserve.calibration.microbench.contention import Guard
@@ -217,7 +217,7 @@ class _Session:
             date=date.today(),
             suite="quick" if self._quick else "full",
             duration_s=round(duration_s, 1),
-            noise=round(float(np.median([timing.noise for timing in timings])), 4),
-            unquiet=round(float(np.mean([not timing.quiet for timing in timings])), 4),
+            noise=round(noise_of(timings), 4),
+            unquiet=round(unquiet_of(timings), 4),
             drift=round(drift, 4),
         )
