@@ -13,7 +13,7 @@ from simserve.cli.options import GB
 from simserve.errors import ConfigError
 
 if TYPE_CHECKING:
-    from simserve.hardware import Curves, HardwareProfile
+    from simserve.hardware import Curves, HardwareProfile, HeldOut, StepAnchors
 
 FORMATS = ("aiconfigurator", "llmservingsim", "vidur", "csv")
 """Those of simserve.calibration.tables, which is slow to import."""
@@ -127,6 +127,9 @@ def _show(args: argparse.Namespace) -> None:
     _print_table((profile.name, ""), _facts(profile), left=(profile.name, ""))
     for operator, curves in _operators(profile):
         _print_table((operator, ""), _provenance(curves), left=(operator, ""))
+    for anchors in profile.calibration.step_anchors if profile.calibration else ():
+        name = f"whole steps of {anchors.model}"
+        _print_table((name, ""), _measured_steps(anchors), left=(name, ""))
 
 
 def _operators(profile: HardwareProfile) -> list[tuple[str, Curves]]:
@@ -147,7 +150,8 @@ def _facts(profile: HardwareProfile) -> list[tuple[str, str]]:
     if profile.calibrated:
         content.pop("default_efficiency")
     if profile.calibration is not None:
-        content |= profile.calibration.model_dump(include={"head_dim", "chunk_heads", "packs_query_heads"})
+        parts = {"conditions", "host", "dtype", "head_dim", "chunk_heads", "packs_query_heads"}
+        content |= profile.calibration.model_dump(mode="json", include=parts, exclude_none=True)
     facts = [(key, _words(value)) for key, value in content.items()]
     return [*facts, ("step_times", _basis(profile)), ("uncertainty", stated_uncertainty(profile))]
 
@@ -162,7 +166,25 @@ def _provenance(curves: Curves) -> Iterable[tuple[str, str]]:
     size = f"{len(curves.rows):,} rows of {len(curves.columns):,}"
     yield "measurements", f"{curves.points:,}, in {size}"
     yield "launch", f"{curves.launch_s * 1e6:.2f} µs"
-    for held in curves.held_out:
+    yield from _errors(curves.held_out)
+
+
+def _measured_steps(anchors: StepAnchors) -> Iterable[tuple[str, str]]:
+    def numbers(of: Iterable[float | str]) -> str:
+        return ", ".join(f"{float(number):g}" for number in of)
+
+    yield "dtype", anchors.dtype
+    yield "decodes", numbers(anchors.decode_s)
+    yield "tokens cached before a decode", numbers(anchors.contexts)
+    yield "prompts", numbers(anchors.prompt_tokens)
+    yield "chunks", f"{numbers(anchors.chunk_tokens)} on {numbers(anchors.chunk_s)}"
+    yield "decodes beside a chunk", f"{len(anchors.mixed)} steps"
+    yield "measurements", f"{anchors.points:,}"
+    yield from _errors(anchors.held_out)
+
+
+def _errors(held_out: Iterable[HeldOut]) -> Iterable[tuple[str, str]]:
+    for held in held_out:
         error = f"median {held.median:.1%}, p95 {held.p95:.1%} of {held.points:,}"
         if held.summed_p90 is not None:
             error += f"; p90 of sums {held.summed_p90:.1%}"

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from simserve.hardware import HardwareProfile
+
 KERNEL_LAUNCH_S = 5e-6
 """Host time to launch one kernel outside a captured graph."""
 
@@ -57,6 +59,12 @@ VLLM_V1 = HostCosts(step_s=0.4e-3, request_s=8e-6)
 VLLM_V0 = HostCosts(step_s=0.8e-3, request_s=42e-6, hidden=False)
 """vLLM of 2023-2024: a line through what Vidur measured beside A100s of scheduling, input preparation, sampling and
 output processing."""
+
+
+def launch_s_of(hardware: HardwareProfile, usual: HostCosts) -> float:
+    """Host time to launch one kernel, measured where the machine itself was, else the ``usual``."""
+    measured = hardware.calibration.host if hardware.calibration else None
+    return measured.launch_s if measured else usual.launch_s
 
 
 def graph_sizes(max_num_seqs: int, max_tokens: int) -> list[int]:

@@ -23,6 +23,7 @@ from simserve.latency.host import (
     VLLM_V1,
     HostCosts,
     graph_sizes,
+    launch_s_of,
     padded_tokens,
 )
 from simserve.latency.layers import Layers
@@ -82,7 +83,8 @@ class StepTimer:
         )
         body = body[padded_tokens(max_tokens, sizes)]
         eager = tokens > (sizes[-1] if sizes else 0)
-        body = np.where(eager, np.maximum(body, model.num_layers * KERNELS_PER_LAYER * host.launch_s), body)
+        launch_s = launch_s_of(hardware, host)
+        body = np.where(eager, np.maximum(body, model.num_layers * KERNELS_PER_LAYER * launch_s), body)
         self._body_s: list[float] = body.tolist()
         self._head_s: list[float] = (layers.head_s(seqs) + elementwise.sampler_s(seqs)).tolist()
         self._body_work = [table.tolist() for table in layers.body_work(tokens)]
