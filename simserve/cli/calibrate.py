@@ -20,13 +20,6 @@ DTYPES = ("float32", "bfloat16", "float16")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``simserve calibrate``."""
     parser.add_argument("--out", type=Path, required=True, metavar="NAME.yaml", help="the profile to write (required)")
-    add_measuring_arguments(parser)
-
-
-def add_measuring_arguments(parser: argparse.ArgumentParser) -> None:
-    """What is measured, and how: shared with ``simserve validate engine``."""
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="what to measure (cpu)")
-    parser.add_argument("--dtype", choices=DTYPES, help="of weights and KV cache (float32 on cpu, bfloat16 on cuda)")
     parser.add_argument(
         "--model",
         nargs="+",
@@ -34,6 +27,13 @@ def add_measuring_arguments(parser: argparse.ArgumentParser) -> None:
         help="models whose whole steps to measure, each a name or a folder with a config.json "
         "(simserve/small-llama on cpu, meta-llama/Llama-3.2-1B-Instruct on cuda)",
     )
+    add_measuring_arguments(parser)
+
+
+def add_measuring_arguments(parser: argparse.ArgumentParser) -> None:
+    """On what and how thoroughly to measure: shared with ``simserve validate engine``."""
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="what to measure (cpu)")
+    parser.add_argument("--dtype", choices=DTYPES, help="of weights and KV cache (float32 on cpu, bfloat16 on cuda)")
     parser.add_argument("--threads", type=whole_number, metavar="N", help="torch's threads on the host (all cores)")
     parser.add_argument(
         "--quick", action="store_true", help="few points and repeats: to try it out; the profile says so"
@@ -51,21 +51,26 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--out {args.out} must end in .yaml, as profiles do")
     if not args.out.absolute().parent.is_dir():
         raise ConfigError(f"the folder of --out {args.out} does not exist; create it first")
-    profile = measured_profile(args, args.out.stem)
+    profile = measured_profile(args, args.model, args.out.stem)
     write_profile(profile, args.out)
     _print(profile, args.out)
     return 0
 
 
-def measured_profile(args: argparse.Namespace, name: str) -> HardwareProfile:
-    """Calibrate as ``args`` say, showing how far it is on stderr."""
+def dtype_of(args: argparse.Namespace) -> str:
+    """The number format to measure in."""
+    default = "float32" if args.device == "cpu" else "bfloat16"
+    return str(args.dtype or default)
+
+
+def measured_profile(args: argparse.Namespace, model_names: list[str] | None, name: str) -> HardwareProfile:
+    """Calibrate as ``args`` say, with the steps of the models named, showing how far it is on stderr."""
     from simserve.calibration.microbench.calibrate import calibrate, default_models
     from simserve.calibration.microbench.machine import this_machine
     from simserve.models import load_model
 
-    dtype = args.dtype or ("float32" if args.device == "cpu" else "bfloat16")
-    models = [load_model(model) for model in args.model or default_models(args.device)]
-    machine = this_machine(args.device, dtype, args.threads)
+    models = [load_model(model) for model in model_names or default_models(args.device)]
+    machine = this_machine(args.device, dtype_of(args), args.threads)
     with shown_progress(sys.stderr) as report:
         return calibrate(name, machine, models, quick=args.quick, allow_noise=args.allow_noise, report=report)
 

@@ -9,7 +9,7 @@ from simserve.errors import HardwareError
 from simserve.hardware import StepAnchors
 from simserve.models import ModelSpec, MoeSpec
 
-NOT_OF_THE_SHAPE = ("name", "dtype", "max_model_len", "path")
+NOT_OF_THE_SHAPE = ("name", "dtype", "max_model_len", "path", "quantization")
 
 
 def shape_of(model: ModelSpec) -> dict[str, Any]:

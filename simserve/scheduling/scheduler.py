@@ -92,6 +92,8 @@ class Scheduler(ABC):
         self._head_failed: tuple[Request, int] | None = None
         self._head_may_change = False
         self._stalls: list[Stall] = []
+        self._stalled_step = -2
+        """The last step in which all decodes waited."""
         self._completed = -1
 
     @abstractmethod
@@ -312,6 +314,7 @@ class Scheduler(ABC):
         if count:
             plan.stalling = Stall(plan.index, count)
             self._stalls.append(plan.stalling)
+        self._stalled_step = plan.index
         self._decoding.stall()
 
     def _leave(self, request: Request, step: int) -> Stall | None:
@@ -324,9 +327,13 @@ class Scheduler(ABC):
         return None
 
     def _unhashed_tokens(self, request: Request, *, served: bool = False) -> int:
+        """1 if the token that ``request`` computed last was still being sampled when its step was planned, else 0."""
         last_step = self.steps if served else self.steps - 1
         in_flight = self._completed < self.steps - 1
-        return int(in_flight and request.joined_step <= last_step and request.returned_step != last_step)
+        if not in_flight or request.joined_step > last_step or request.returned_step == last_step:
+            return 0
+        had_waited = request.joined_step <= self._stalled_step and self._stalled_step >= last_step - 1
+        return int(not had_waited)
 
     def _release(self, request: Request, *, may_return: bool = False, unhashed_tokens: int = 0) -> None:
         self.blocks.free(request, may_return=may_return, unhashed_tokens=unhashed_tokens)

@@ -10,7 +10,7 @@ import orjson
 from aiohttp import web
 from aiohttp.web_exceptions import HTTPException, HTTPMethodNotAllowed, HTTPRequestEntityTooLarge
 
-from simserve.errors import SimServeError
+from simserve.errors import EngineError, SimServeError
 
 log = logging.getLogger("simserve.server")
 
@@ -41,6 +41,11 @@ def shutting_down() -> ApiError:
     return ApiError("The server is shutting down; send the request again later.", status=503)
 
 
+def engine_failed(why: str | None) -> ApiError:
+    """500 for a request that the engine could not go on with."""
+    return ApiError(why or "The engine failed; the server's log says why.", status=500)
+
+
 def error_bytes(error: ApiError) -> bytes:
     """The JSON of OpenAI's error object."""
     kind = "invalid_request_error" if error.status < 500 else "server_error"
@@ -69,6 +74,8 @@ def as_api_error(error: Exception) -> ApiError:
     """What the client is told about ``error``; an unforeseen one is logged with its traceback."""
     if isinstance(error, ApiError):
         return error
+    if isinstance(error, EngineError):
+        return ApiError(str(error), status=503)
     if isinstance(error, SimServeError):
         return ApiError(str(error))
     if isinstance(error, web.RequestPayloadError):

@@ -14,12 +14,13 @@ from simserve.latency import (
     anchored_uncertainty,
     anchors_for,
     compiled_step_timer,
-    plan_memory,
 )
+from simserve.latency.front_end import FrontEndCosts, front_end_named
 from simserve.latency.host import VLLM_V0, VLLM_V1
 from simserve.models import ModelSpec
 from simserve.scheduling import Scheduler, SchedulerLimits
 from simserve.simulation.formats import Formats, formats_of
+from simserve.simulation.memory import plan_for, with_memory_defaults
 from simserve.simulation.policies import resolve
 
 LEAST_WHOLE_PROMPTS_BUDGET = {"static": 16384}
@@ -27,9 +28,6 @@ LEAST_WHOLE_PROMPTS_BUDGET = {"static": 16384}
 
 MAX_PREFILL_TOKENS = 16384
 """SGLang's budget of a step of prompts where these are not spread over steps."""
-
-MOST_LOGITS_SEQS = 1024
-"""Sequences whose logits memory is set aside for, however many may run."""
 
 BIG_MEMORY_BYTES = 70 * 2**30
 """From this much memory on (and not on an A100) vLLM's API server takes its larger defaults."""
@@ -49,6 +47,7 @@ class EngineSetup:
     timer: StepTimer
     uncertainty: str
     """How far off a predicted step may be, and why, in words."""
+    front_end: FrontEndCosts | None
 
     @property
     def policy_name(self) -> str:
@@ -68,21 +67,10 @@ def prepare(model: ModelSpec, hardware: HardwareProfile, options: EngineOptions)
     Raises :class:`ConfigError` for options that contradict each other, :class:`CapacityError` if weights do not fit,
     :class:`HardwareError` for a number format that the hardware cannot compute.
     """
-    policy, options = resolve(options)
+    policy, options = resolve(with_memory_defaults(options, hardware))
     formats = formats_of(model, hardware, options)
     max_num_seqs, token_budget = _step_limits(model, hardware, policy, options)
-    memory = plan_memory(
-        model,
-        hardware,
-        dtype=formats.dtype,
-        quantization=formats.quantization,
-        kv_dtype=formats.kv_dtype,
-        tensor_parallel_size=options.tensor_parallel_size,
-        gpu_memory_utilization=_given(options.gpu_memory_utilization),
-        block_size=options.block_size,
-        max_num_batched_tokens=token_budget,
-        max_num_seqs=min(max_num_seqs, MOST_LOGITS_SEQS),
-    )
+    memory = plan_for(model, hardware, options, formats, max_num_seqs, token_budget)
     num_blocks = options.num_gpu_blocks or memory.num_blocks
     kv_tokens = (num_blocks - 1) * options.block_size
     limits = SchedulerLimits(
@@ -101,7 +89,12 @@ def prepare(model: ModelSpec, hardware: HardwareProfile, options: EngineOptions)
     )
     most_tokens = _most_tokens_in_a_step(policy, limits)
     timer, uncertainty = _step_times(model, hardware, options, formats, most_tokens, max_num_seqs)
-    return EngineSetup(model, hardware, options, policy, formats, limits, memory.block_bytes, timer, uncertainty)
+    front_end = front_end_named(options.front_end)
+    if front_end is None and options.api_server_count is not None:
+        raise ConfigError("--api-server-count needs a front end whose processes it counts: add --front-end vllm-v1")
+    return EngineSetup(
+        model, hardware, options, policy, formats, limits, memory.block_bytes, timer, uncertainty, front_end
+    )
 
 
 def _step_times(
@@ -123,6 +116,7 @@ def _step_times(
     if anchors is not None:
         anchored = AnchoredStepTimer(model, hardware, anchors, max_tokens=max_tokens, max_seqs=max_seqs)
         return anchored, anchored_uncertainty(model, hardware, anchors)
+    host = replace(VLLM_V0 if options.policy == "vllm-v0" else VLLM_V1, hidden=_given(options.async_scheduling))
     timer = compiled_step_timer(
         model,
         hardware,
@@ -132,7 +126,8 @@ def _step_times(
         tensor_parallel_size=options.tensor_parallel_size,
         max_tokens=max_tokens,
         max_seqs=max_seqs,
-        host=replace(VLLM_V0 if options.policy == "vllm-v0" else VLLM_V1, hidden=_given(options.async_scheduling)),
+        graphs=not options.enforce_eager,
+        host=host.times(hardware.host_time_factor),
     )
     return timer, formats.uncertainty
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import simpy
 
@@ -13,8 +13,9 @@ from simserve.hardware import HardwareProfile
 from simserve.metrics.records import REJECTED, Records, RunDescription, RunTotals
 from simserve.models import ModelSpec
 from simserve.scheduling import Request
+from simserve.simulation.front_end import FrontEnd
 from simserve.simulation.recorder import Recorder
-from simserve.simulation.replica import Replica, Run
+from simserve.simulation.replica import Replica, Run, StepObserver
 from simserve.simulation.setup import EngineSetup, prepare
 from simserve.simulation.sources import OpenLoop, Source, Submit
 from simserve.workload.workload import Workload
@@ -50,14 +51,28 @@ def simulate(
     scheduler = setup.new_scheduler()
     source = OpenLoop(workload) if isinstance(workload, Workload) else workload
     recorder = Recorder(scheduler, setup.timer, _reporter(on_progress, len(source)))
-    observer = recorder if isinstance(source, OpenLoop) else _Answers(recorder, source)
-    replica = Replica(env, scheduler, setup.timer, observer, async_scheduling=setup.async_scheduling)
-    source.start(env, _submitter(replica, recorder, source))
+    observer: StepObserver = recorder if isinstance(source, OpenLoop) else _Answers(recorder, source)
+    front_end = new_front_end(setup, env, observer)
+    replica = Replica(env, scheduler, setup.timer, front_end or observer, async_scheduling=setup.async_scheduling)
+    admit = _submitter(replica, recorder, source)
+    if front_end is not None:
+        front_end.connect(replica, admit)
+    source.start(env, admit if front_end is None else front_end.submit)
     env.run()
     if on_progress:
         on_progress(recorder.done_requests, len(source), env.now)
     records = recorder.records()
-    return SimulationResult(records, recorder.totals(records), describe(setup, source.name))
+    totals = recorder.totals(records)
+    if front_end is not None:
+        totals = replace(totals, front_end_busy_s=front_end.busy_s)
+    return SimulationResult(records, totals, describe(setup, source.name))
+
+
+def new_front_end(setup: EngineSetup, env: simpy.Environment, observer: StepObserver) -> FrontEnd | None:
+    """The front end of an engine, to be connected to its replica; None if ``setup`` has none."""
+    if setup.front_end is None:
+        return None
+    return FrontEnd(env, setup.front_end, setup.options.api_server_count or 1, observer)
 
 
 def describe(setup: EngineSetup, workload_name: str) -> RunDescription:
@@ -85,6 +100,8 @@ def describe(setup: EngineSetup, workload_name: str) -> RunDescription:
         quantization=formats.quantization.method if formats.quantization else None,
         kv_cache_dtype=formats.kv_dtype,
         formats=formats.label,
+        front_end=setup.options.front_end,
+        api_server_count=0 if setup.front_end is None else setup.options.api_server_count or 1,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,13 @@ import pytest
 from simserve.calibration.engine_check.compare import check
 from simserve.calibration.engine_check.draw import draw_check
 from simserve.calibration.engine_check.drive import WallClock, drive
-from simserve.calibration.engine_check.ledger import EngineRun, LedgerStep
+from simserve.calibration.engine_check.ledger import Composition, EngineRun, LedgerStep
 from simserve.calibration.engine_check.replay import replay
 from simserve.config import EngineOptions
 from simserve.errors import CapacityError, ConfigError
 from simserve.hardware import load_hardware
 from simserve.models import load_model
-from simserve.scheduling import Request, Scheduler, SchedulerLimits, StepPlan, VllmV1
+from simserve.scheduling import Request, SchedulerLimits, VllmV1
 from simserve.simulation import prepare
 from simserve.simulation.sources import requests_of
 from simserve.workload import UniformLength, Workload, synthetic_workload
@@ -28,8 +29,11 @@ OPTIONS = EngineOptions(max_num_seqs=8, max_num_batched_tokens=256, num_gpu_bloc
 class MadeUpEngine:
     """Takes its time from ``setup``'s timer, times ``slower``, give or take ``noise``; waits on a clock of its own."""
 
-    def __init__(self, slower: float = 1.0, noise: float = 0.0, seed: int = 0) -> None:
+    def __init__(
+        self, slower: float = 1.0, noise: float = 0.0, seed: int = 0, limits: SchedulerLimits | None = None
+    ) -> None:
         self.setup = prepare(load_model(MODEL), load_hardware(HARDWARE), OPTIONS)
+        self.scheduler = VllmV1(limits) if limits else self.setup.new_scheduler()
         self._slower, self._noise = slower, noise
         self._random = np.random.default_rng(seed)
         self.now_s = 0.0
@@ -40,14 +44,27 @@ class MadeUpEngine:
     def wait_until(self, time_s: float) -> None:
         self.now_s = max(self.now_s, time_s) + 1e-5  # nobody wakes up at once
 
-    def execute(self, plan: StepPlan) -> None:
+    @property
+    def has_work(self) -> bool:
+        return self.scheduler.has_requests
+
+    def add(self, request: Request) -> None:
+        self.scheduler.add(request)
+
+    def step(self) -> tuple[Composition | None, list[Hashable]]:
+        plan = self.scheduler.schedule(list_decodes=True)
+        while plan.is_empty and plan.preempted:
+            plan = self.scheduler.schedule(list_decodes=True)
+        if plan.is_empty:
+            return None, []
+        composition = Composition.of(plan)
         chunks = [(chunk.tokens, chunk.context_tokens) for chunk in plan.chunks]
         step_s = self.setup.timer.step_s(plan.num_decodes, plan.decode_context_tokens, chunks, plan.num_sampled)
         self.now_s += step_s * self._slower * (1 + self._noise * self._random.standard_normal())
+        return composition, [request.request_id for request in self.scheduler.complete(plan)]
 
-    def run(self, workload: Workload, scheduler: Scheduler | None = None) -> EngineRun:
-        scheduler = scheduler or self.setup.new_scheduler()
-        return drive(scheduler, self.execute, list(requests_of(workload)), self)
+    def run(self, workload: Workload) -> EngineRun:
+        return drive(self, list(requests_of(workload)), self)
 
 
 @pytest.fixture(scope="module")
@@ -71,11 +88,15 @@ def test_an_engine_with_the_same_scheduler_makes_the_same_steps(workload: Worklo
 
 
 def test_preemptions_are_the_same_too(workload: Workload) -> None:
-    engine = MadeUpEngine(noise=0.2)
     tight = SchedulerLimits(num_blocks=60, max_num_seqs=8, max_num_batched_tokens=256)
-    scheduler = VllmV1(tight)
-    run = engine.run(workload, scheduler)
+    run = MadeUpEngine(noise=0.2, limits=tight).run(workload)
 
+    decoded = set()
+    recomputed = []
+    for step in run.steps:
+        recomputed += [chunk for chunk in step.composition.chunks if chunk.request_id in decoded]
+        decoded |= set(step.composition.decodes)
+    assert recomputed, "nobody was preempted"
     assert replay(workload, VllmV1(tight), run.steps).difference is None
 
 
@@ -140,12 +161,11 @@ def test_both_are_drawn(workload: Workload, tmp_path: Path) -> None:
 
 
 def test_an_engine_without_room_says_so() -> None:
-    engine = MadeUpEngine()
-    scheduler = VllmV1(SchedulerLimits(num_blocks=3, watermark=0.9, max_num_batched_tokens=256))
-    scheduler.running[0] = Request(0, 1, 1)  # somebody who never ends
+    engine = MadeUpEngine(limits=SchedulerLimits(num_blocks=3, watermark=0.9, max_num_batched_tokens=256))
+    engine.scheduler.running[0] = Request(0, 1, 1)  # somebody who never ends
 
     with pytest.raises(CapacityError, match="give it more KV blocks"):
-        drive(scheduler, engine.execute, [Request("late", 20, 2)], engine)
+        drive(engine, [Request("late", 20, 2)], engine)
 
 
 def test_the_wall_clock_waits_until_it_is_time() -> None:

@@ -72,6 +72,8 @@ def test_a_policy_of_ones_own_runs_from_its_file(capsys: pytest.CaptureFixture[s
         (["--engine-preset", "vllm-7"], "--engine-preset vllm-7 is not known; choose one of vllm-0.22"),
         (["--policy", "orca", "--watermark", "0.1"], "policy orca cannot have --watermark 0.1"),
         (["--scheduling-policy", "random"], "--scheduling-policy random is not known; choose one of fcfs, priority"),
+        (["--front-end", "apache"], "--front-end apache is not known; choose one of none, vllm-v1, sglang"),
+        (["--api-server-count", "2"], "--api-server-count needs a front end whose processes it counts"),
         (["--watermark", "2"], "--watermark is a fraction of the KV blocks"),
         (["--quantization", "nf4"], "--quantization nf4 is not known; choose one of fp8, int8, awq, awq_marlin, gptq"),
         (

@@ -66,4 +66,6 @@ def description() -> RunDescription:
         quantization=None,
         kv_cache_dtype="bfloat16",
         formats="bfloat16",
+        front_end="none",
+        api_server_count=0,
     )

@@ -113,7 +113,9 @@ def check(
 def predicted_steps_s(steps: Sequence[LedgerStep], timer: StepTimer) -> Floats:
     """What ``timer`` says of each of ``steps``."""
     compositions = [step.composition for step in steps]
-    return np.array([timer.step_s(len(c.decodes), c.decode_context_tokens, c.lengths, c.sampled) for c in compositions])
+    return np.array(
+        [timer.step_s(len(c.decodes), c.decode_context_tokens, c.lengths, len(c.sampled)) for c in compositions]
+    )
 
 
 def step_errors(steps: Sequence[LedgerStep], timer: StepTimer) -> list[StepError]:

@@ -1,20 +1,34 @@
-"""Runs a workload on the real engine by its own scheduler, on the wall clock, and writes down every step."""
+"""Runs a workload on a real engine, on the wall clock, and writes down every step."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Hashable, Sequence
 from typing import Protocol
+
+import numpy as np
 
 from simserve.calibration.engine_check.ledger import Composition, EngineRun, LedgerStep, RequestTimes
 from simserve.errors import CapacityError
-from simserve.scheduling import Request, Scheduler, StepPlan
+from simserve.scheduling import Request
 
 SPIN_S = 2e-3
 """Sleeping is not exact: the last moment before an arrival is waited for awake."""
 
-Execute = Callable[[StepPlan], None]
-"""Runs a plan on the real engine and returns when its tokens are there."""
+
+class Engine(Protocol):
+    """An engine that makes one step at a time."""
+
+    @property
+    def has_work(self) -> bool: ...
+
+    def add(self, request: Request) -> None:
+        """Queue ``request``, which is there from now on."""
+        ...
+
+    def step(self) -> tuple[Composition | None, Sequence[Hashable]]:
+        """Run one step to its end: who was in it, and whose last token it was; None if nobody could run."""
+        ...
 
 
 class Clock(Protocol):
@@ -42,36 +56,39 @@ class WallClock:
             pass
 
 
-def drive(scheduler: Scheduler, execute: Execute, requests: list[Request], clock: Clock) -> EngineRun:
-    """Serve ``requests``, sorted by arrival: look for arrivals, plan, run, complete, and again.
+def drive(engine: Engine, requests: Sequence[Request], clock: Clock) -> EngineRun:
+    """Serve ``requests``, sorted by arrival and named by their row: look for arrivals, make a step, and again.
 
     A step's time goes from one look for arrivals to the next, so that it holds all that the engine does between two
     tokens. An idle engine looks exactly when the next request comes: waking up late counts to the step.
     """
+    arrival_s = [request.arrival_s for request in requests]  # engines write down their own
     steps: list[LedgerStep] = []
-    coming = iter(requests)
-    upcoming = next(coming, None)
-    look_s = 0.0
-    while upcoming is not None or scheduler.has_requests:
-        if upcoming is not None and not scheduler.has_requests:
-            look_s = upcoming.arrival_s
+    first_s: dict[Hashable, float] = {}
+    last_s: dict[Hashable, float] = {}
+    come, look_s = 0, 0.0
+    while come < len(requests) or engine.has_work:
+        if not engine.has_work:
+            look_s = arrival_s[come]
             clock.wait_until(look_s)
-        while upcoming is not None and upcoming.arrival_s <= look_s:
-            scheduler.add(upcoming)
-            upcoming = next(coming, None)
-        plan = scheduler.schedule(list_decodes=True)
-        if plan.is_empty:
-            if not plan.preempted:
-                raise CapacityError("the engine has requests and none of them can run: give it more KV blocks")
-            continue
-        composition = Composition.of(plan)
-        execute(plan)
-        finished = scheduler.complete(plan)
+        while come < len(requests) and arrival_s[come] <= look_s:
+            engine.add(requests[come])
+            come += 1
+        composition, finished = engine.step()
+        if composition is None:
+            raise CapacityError("the engine has requests and none of them can run: give it more KV blocks")
         start_s, look_s = look_s, clock.now()
         steps.append(LedgerStep(composition, start_s, look_s - start_s))
-        for chunk in plan.chunks:
-            if chunk.samples and chunk.request.first_token_s != chunk.request.first_token_s:  # NaN: its first
-                chunk.request.first_token_s = look_s
-        for request in finished:
-            request.finish_s = look_s
-    return EngineRun(steps, RequestTimes.of(requests))
+        for request_id in composition.sampled:
+            first_s.setdefault(request_id, look_s)
+        last_s |= dict.fromkeys(finished, look_s)
+    rows = range(len(requests))
+    return EngineRun(
+        steps,
+        RequestTimes(
+            np.array(arrival_s),
+            np.array([first_s[row] for row in rows]),
+            np.array([last_s[row] for row in rows]),
+            np.array([float(request.output_tokens) for request in requests]),
+        ),
+    )

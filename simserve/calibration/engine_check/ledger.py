@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,24 +14,39 @@ from simserve.scheduling import Request, StepPlan
 Floats = npt.NDArray[np.float64]
 
 
+class ChunkOf(NamedTuple):
+    """A prefill chunk of somebody; it ``samples`` where it ends what is known of the sequence."""
+
+    request_id: Hashable
+    tokens: int
+    cached_tokens: int
+    samples: bool
+
+
 @dataclass(frozen=True)
 class Composition:
-    """Who is in a step: decodes by id in the engine's order, chunks as (id, tokens, tokens cached before)."""
+    """Who is in a step: decodes by id in the engine's order, and chunks."""
 
     decodes: tuple[Hashable, ...]
     decode_context_tokens: int
-    chunks: tuple[tuple[Hashable, int, int], ...]
-    sampled: int
+    chunks: tuple[ChunkOf, ...]
 
     @classmethod
-    def of(cls, plan: StepPlan) -> Composition:
-        """What ``plan``, scheduled with its decodes listed, computes."""
+    def of(cls, plan: StepPlan, name: Callable[[Hashable], Hashable] = lambda request_id: request_id) -> Composition:
+        """What ``plan``, scheduled with its decodes listed, computes; ``name`` turns ids into those to compare."""
         return cls(
-            tuple(request.request_id for request in plan.decodes),
+            tuple(name(request.request_id) for request in plan.decodes),
             plan.decode_context_tokens,
-            tuple((chunk.request.request_id, chunk.tokens, chunk.context_tokens) for chunk in plan.chunks),
-            plan.num_sampled,
+            tuple(
+                ChunkOf(name(chunk.request.request_id), chunk.tokens, chunk.context_tokens, chunk.samples)
+                for chunk in plan.chunks
+            ),
         )
+
+    @property
+    def sampled(self) -> list[Hashable]:
+        """Who gets a token."""
+        return [*self.decodes, *(chunk.request_id for chunk in self.chunks if chunk.samples)]
 
     @property
     def kind(self) -> str:
@@ -40,7 +56,7 @@ class Composition:
     @property
     def lengths(self) -> list[tuple[int, int]]:
         """(tokens, tokens cached before) of each chunk."""
-        return [(tokens, cached) for _, tokens, cached in self.chunks]
+        return [(chunk.tokens, chunk.cached_tokens) for chunk in self.chunks]
 
 
 @dataclass(frozen=True)

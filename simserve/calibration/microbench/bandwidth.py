@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 from simserve.calibration.microbench.bench import Bench, Pace, Progress
@@ -38,16 +39,16 @@ def measure_bandwidth(
     sizes = [size * MIB for size in (SIZES_MIB[:3] if quick else SIZES_MIB) if 2 * size * MIB <= machine.cold_bytes]
     width = torch.empty(0, dtype=machine.dtype).element_size()
     large = sizes[-1] // width // ROW_ELEMENTS
-    source, target = pool.pieces(large, ROW_ELEMENTS), pool.pieces(large, ROW_ELEMENTS)
-    next(target)
+    pieces = pool.pieces(large, ROW_ELEMENTS)
+    source, pairs = cycle(pieces), cycle(zip(pieces, pieces[1:] + pieces[:1], strict=True))
     vector = torch.randn(1, ROW_ELEMENTS, device=machine.device).to(machine.dtype)
     cases: dict[str | int, Callable[[], object]] = {
         "read": lambda: _read(next(source)),
-        "copy": lambda: next(target).copy_(next(source)),
+        "copy": lambda: _copy(*next(pairs)),
         "multiply": lambda: torch.nn.functional.linear(vector, next(source)),
     }
     for size in sizes:
-        cases[size] = partial(_read, next(pool.pieces(size // width)))
+        cases[size] = partial(_read, pool.pieces(size // width)[0])
     timings = bench.measure(cases, pace, progress=progress)
     moved = {"read": sizes[-1], "copy": 2 * sizes[-1], "multiply": sizes[-1]}
     by_way = {way: num_bytes / timings[way].seconds for way, num_bytes in moved.items()}
@@ -56,6 +57,10 @@ def measure_bandwidth(
         cache_bytes=_cache_bytes({size: size / timings[size].seconds for size in sizes}, by_way["read"], machine),
         by_way=by_way,
     )
+
+
+def _copy(source: torch.Tensor, target: torch.Tensor) -> None:
+    target.copy_(source)
 
 
 def _read(buffer: torch.Tensor) -> torch.Tensor:

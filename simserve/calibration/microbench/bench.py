@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -26,12 +26,12 @@ Key = TypeVar("Key", bound=Hashable)
 class Pace:
     """How thoroughly to measure: ``rounds`` through all cases, each time for ``block_s`` seconds.
 
-    ``retries`` is how often disturbed windows are measured again in a round.
+    ``retries`` is how often a disturbed window is measured again, all rounds together.
     """
 
     rounds: int
     block_s: float
-    retries: int = 4
+    retries: int = 6
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Progress(Protocol):
 
 
 class Bench:
-    """Times cases and keeps account of how noisy that was; ``percentile`` 20 for operators, 50 for whole steps."""
+    """Times cases, and remembers all timings and who disturbed them."""
 
     def __init__(self, stopwatch: Stopwatch, guard: Guard) -> None:
         self._stopwatch, self._guard = stopwatch, guard
@@ -61,25 +61,19 @@ class Bench:
     def measure(
         self, cases: Mapping[Key, Call], pace: Pace, *, percentile: float = 20.0, progress: Progress = lambda done: None
     ) -> dict[Key, Timing]:
-        """Time every case; a case is a call without arguments, warmed up here."""
+        """Time every case, a call without arguments, which is warmed up here.
+
+        Of its samples the ``percentile`` counts: 20 for operators, 50 for whole steps.
+        """
         blocks = {key: self._block(call, pace.block_s) for key, call in cases.items()}
         taken: dict[Key, list[Sample]] = {key: [] for key in cases}
+        retries = pace.retries
         for number in range(pace.rounds):
-            self._round(cases, blocks, taken, pace)
+            retries = self._round(cases, blocks, taken, retries)
             progress((number + 1) / pace.rounds)
         timings = {key: _timing(samples, percentile) for key, samples in taken.items()}
         self.timings += timings.values()
         return timings
-
-    @property
-    def noise(self) -> float:
-        """Median noise of all that was timed."""
-        return float(np.median([timing.noise for timing in self.timings])) if self.timings else 0.0
-
-    @property
-    def unquiet(self) -> float:
-        """Share of all that was timed for which there was no quiet moment."""
-        return sum(not timing.quiet for timing in self.timings) / len(self.timings) if self.timings else 0.0
 
     def _block(self, call: Call, block_s: float) -> tuple[int, bool]:
         call()
@@ -87,11 +81,10 @@ class Bench:
         return min(max(round(block_s / max(estimate_s, 1e-9)), 1), MOST_CALLS), estimate_s >= SINGLY_S
 
     def _round(
-        self, cases: Mapping[Key, Call], blocks: Mapping[Key, Block], taken: dict[Key, list[Sample]], pace: Pace
-    ) -> None:
-        """One pass over all cases, window by window; a disturbed window is gone through again."""
+        self, cases: Mapping[Key, Call], blocks: Mapping[Key, Block], taken: dict[Key, list[Sample]], retries: int
+    ) -> int:
+        """One pass over all cases, window by window, disturbed ones again; returns what is left of ``retries``."""
         keys = list(cases)
-        retries = pace.retries
         while keys:
             window, samples, disturbance = self._window(cases, blocks, keys)
             if disturbance is not None:
@@ -102,6 +95,7 @@ class Bench:
             for key in window:
                 taken[key] += [sample._replace(quiet=sample.quiet and disturbance is None) for sample in samples[key]]
             keys = keys[len(window) :]
+        return retries
 
     def _window(
         self, cases: Mapping[Key, Call], blocks: Mapping[Key, Block], keys: list[Key]
@@ -117,6 +111,16 @@ class Bench:
             if spent_s >= WINDOW_S:
                 break
         return list(done), done, self._guard.disturbance()
+
+
+def noise_of(timings: Sequence[Timing]) -> float:
+    """Median noise."""
+    return float(np.median([timing.noise for timing in timings]))
+
+
+def unquiet_of(timings: Sequence[Timing]) -> float:
+    """Share of them for which there was no quiet moment."""
+    return float(np.mean([not timing.quiet for timing in timings]))
 
 
 def _timing(samples: list[Sample], percentile: float) -> Timing:

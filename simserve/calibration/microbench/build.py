@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -12,6 +12,7 @@ from simserve.calibration.fit_attention import fit_chunks, fit_decode
 from simserve.calibration.fit_gemm import fit_gemm
 from simserve.calibration.fit_small import fit_all_reduce, fit_elementwise
 from simserve.calibration.limits import Limits, Source
+from simserve.calibration.microbench.attention import MeasuredAttention
 from simserve.calibration.microbench.bandwidth import Bandwidth
 from simserve.calibration.microbench.bench import Timing
 from simserve.calibration.microbench.machine import Machine
@@ -23,7 +24,6 @@ from simserve.calibration.points import (
     Floats,
     GemmPoints,
     Mask,
-    MixedPoints,
 )
 from simserve.calibration.predict import predict_decodes, predict_gemms
 from simserve.errors import HardwareError
@@ -55,6 +55,8 @@ class MeasuredModel:
     model: ModelSpec
     grid: Grid
     timings: dict[Step, Timing]
+    """With the host's time around the model's."""
+    host: HostTimes
 
 
 @dataclass(frozen=True)
@@ -64,22 +66,20 @@ class Measurements:
     peaks: dict[str, float]
     bandwidth: Bandwidth
     products: GemmPoints
-    decodes: AttentionPoints
-    chunks: MixedPoints
-    chunk_heads: int
-    head_dim: int
+    attention: MeasuredAttention
     small: ElementwisePoints
-    host: HostTimes
     conditions: Conditions
+    models: list[MeasuredModel]
     all_reduce: AllReducePoints | None = None
-    models: list[MeasuredModel] = field(default_factory=list)
 
 
 def build_profile(name: str, machine: Machine, measured: Measurements) -> HardwareProfile:
     """The profile of ``machine``, called ``name``."""
     dtype = cast(Dtype, machine.dtype_name)
     bare = _data_sheet(name, machine, measured)
-    limits = Limits(bare.peak_flops_for(dtype), bare.bandwidth_bytes_per_s, 0.0, _width(machine), measured.head_dim)
+    limits = Limits(
+        bare.peak_flops_for(dtype), bare.bandwidth_bytes_per_s, 0.0, machine.dtype.itemsize, measured.attention.head_dim
+    )
     source = Source(
         "measured by simserve calibrate on the machine itself",
         "your own",
@@ -87,13 +87,13 @@ def build_profile(name: str, machine: Machine, measured: Measurements) -> Hardwa
     )
     fields: dict[str, Any] = {
         "conditions": measured.conditions,
-        "host": measured.host,
+        "host": measured.models[0].host,
         "dtype": dtype,
-        "head_dim": measured.head_dim,
+        "head_dim": measured.attention.head_dim,
         "gemm": _products(measured.products, limits, source, bare, dtype),
-        "decode_attention": _decodes(measured.decodes, limits, source, bare, dtype),
-        "chunk_attention": fit_chunks(measured.chunks, limits, source, measured.chunk_heads),
-        "chunk_heads": measured.chunk_heads,
+        "decode_attention": _decodes(measured.attention.decodes, limits, source, bare, dtype),
+        "chunk_attention": fit_chunks(measured.attention.chunks, limits, source, measured.attention.heads),
+        "chunk_heads": measured.attention.heads,
         "elementwise": fit_elementwise(measured.small, bare.bandwidth_bytes_per_s, source),
     }
     link = bare.link or bare.host_link
@@ -204,9 +204,3 @@ def _with(profile: HardwareProfile, anchors: list[StepAnchors]) -> HardwareProfi
     assert profile.calibration is not None
     calibration = profile.calibration.model_copy(update={"step_anchors": tuple(anchors)})
     return profile.model_copy(update={"calibration": calibration})
-
-
-def _width(machine: Machine) -> float:
-    import torch
-
-    return torch.empty(0, dtype=machine.dtype).element_size()

@@ -35,6 +35,7 @@ class Machine:
     cache_bytes: int
     """The last cache as the machine reports it; how much of it is ours shows in the measurements."""
     compute_units: int
+    device_count: int
     versions: dict[str, str]
 
     @property
@@ -53,7 +54,7 @@ def this_machine(device: str, dtype: str, threads: int | None = None) -> Machine
     import torch
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    count = threads or cores
+    count = cores if threads is None else threads
     if not 1 <= count <= cores:
         raise HardwareError(f"--threads {count} is not possible here: give 1 to {cores}, the cores of this machine")
     torch.set_num_threads(count)
@@ -62,7 +63,7 @@ def this_machine(device: str, dtype: str, threads: int | None = None) -> Machine
     if device == "cpu":
         return Machine(
             "cpu", cpu_name(), torch.device("cpu"), dtype, torch_dtype, count, _memory_bytes(), cpu_cache_bytes(),
-            count, versions,
+            count, 1, versions,
         )  # fmt: skip
     if not torch.cuda.is_available():
         raise HardwareError("torch finds no CUDA device here: leave --device out to calibrate the CPU")
@@ -70,7 +71,7 @@ def this_machine(device: str, dtype: str, threads: int | None = None) -> Machine
     versions["cuda"] = str(torch.version.cuda)
     return Machine(
         "gpu", str(gpu.name), torch.device("cuda", 0), dtype, torch_dtype, count, int(gpu.total_memory),
-        int(gpu.L2_cache_size), int(gpu.multi_processor_count), versions,
+        int(gpu.L2_cache_size), int(gpu.multi_processor_count), torch.cuda.device_count(), versions,
     )  # fmt: skip
 
 

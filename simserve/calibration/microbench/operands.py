@@ -6,8 +6,6 @@ engine meets each weight once a step.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import cycle
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -32,24 +30,24 @@ class Pool:
         for start in range(0, count, len(seed)):  # drawing all of it would take longer than the measurements
             self._flat[start : start + len(seed)] = seed[: count - start]
 
+    @property
+    def nbytes(self) -> int:
+        return self._flat.nbytes
+
+    def read(self) -> torch.Tensor:
+        """All of it, once; as float32, since narrower numbers are widened first, which is slower than reading them."""
+        import torch
+
+        return self._flat.view(torch.float32).sum()
+
     def holds(self, *shape: int) -> bool:
         """Whether two pieces of ``shape`` fit, so that there is another one to take."""
         return 2 * prod(shape) <= len(self._flat)
 
-    def pieces(self, *shape: int) -> Rotation:
-        """As many tensors of ``shape`` as the pool has room for."""
+    def pieces(self, *shape: int, most_bytes: int | None = None) -> list[torch.Tensor]:
+        """As many tensors of ``shape`` as there is room for, or as ``most_bytes`` suffice for; never fewer than two."""
         size = prod(shape)
-        return Rotation([self._flat[i * size : (i + 1) * size].view(shape) for i in range(len(self._flat) // size)])
-
-
-class Rotation:
-    """Tensors one after the other, from the first again after the last: ``next(rotation)``."""
-
-    def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
-        self._tensors = cycle(tensors)
-
-    def __iter__(self) -> Rotation:
-        return self
-
-    def __next__(self) -> torch.Tensor:
-        return next(self._tensors)
+        count = len(self._flat) // size
+        if most_bytes is not None:
+            count = min(count, max(most_bytes // (size * self._flat.itemsize), 2))
+        return [self._flat[i * size : (i + 1) * size].view(shape) for i in range(count)]

@@ -29,6 +29,11 @@ class Step(NamedTuple):
     chunk: int = 0
     cached: int = 0
 
+    @property
+    def requests(self) -> int:
+        """How many take part."""
+        return self.decodes + (self.chunk > 0)
+
     def predicted_s(self, timer: StepTimer) -> float:
         """What ``timer`` says of it."""
         chunks = [(self.chunk, self.cached)] if self.chunk else []

@@ -20,7 +20,7 @@ from simserve.engines.streams import TokenStream
 from simserve.engines.torch.core import EngineCore, Output, StepRecord
 from simserve.engines.torch.sequence import Sequence as TorchSequence
 from simserve.engines.torch.setup import load_core
-from simserve.errors import RequestError
+from simserve.errors import EngineError, RequestError
 from simserve.models import ModelSpec
 
 Note = Callable[[EngineCore], None]
@@ -122,7 +122,7 @@ class TorchEngine:
     def submit(self, request: GenerationRequest) -> TokenStream:
         """Queue a sequence now; see :class:`simserve.engines.base.Engine`."""
         if self._broken is not None:
-            raise RequestError(self._broken)
+            raise EngineError(self._broken)
         if request.request_id in self._streams:
             raise RequestError(f"request id {request.request_id} is in use; give each request its own")
         limit = request.max_tokens if request.output_tokens is None else min(request.max_tokens, request.output_tokens)

@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch", reason="the torch engine needs pip install 
 from simserve.config import EngineOptions  # noqa: E402
 from simserve.engines.base import GenerationRequest, SamplingParams, TokenEvent  # noqa: E402
 from simserve.engines.torch import EngineCore, TorchEngine, generate, load_core  # noqa: E402
-from simserve.errors import ModelError, RequestError  # noqa: E402
+from simserve.errors import EngineError, ModelError, RequestError  # noqa: E402
 from simserve.scheduling import StepPlan  # noqa: E402
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ async def test_a_bug_leaves_nobody_waiting(
     async with running(tiny) as engine:
         (event,) = await collect(engine, request("a", prompts[2]))
         assert event.finish_reason == "error"
-        with pytest.raises(RequestError, match="ZeroDivisionError"):
+        with pytest.raises(EngineError, match="ZeroDivisionError"):
             engine.submit(request("b", prompts[2]))
 
 
