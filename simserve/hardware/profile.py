@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from simserve.errors import HardwareError
-from simserve.hardware.curves import Calibration, Part
+from simserve.hardware.curves import Calibration
+from simserve.hardware.parts import Dtype, Part
 
-Dtype = Literal["bfloat16", "float16", "float32", "int8", "fp8"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 

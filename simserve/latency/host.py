@@ -34,7 +34,9 @@ class HostCosts:
     def seconds(self, device_s: float, requests: int) -> float:
         """Seconds of a step that keeps the device busy for ``device_s``."""
         host_s = self.step_s + self.request_s * requests
-        return max(device_s, host_s) if self.hidden else device_s + host_s
+        if not self.hidden:
+            return device_s + host_s
+        return device_s if device_s > host_s else host_s
 
     def few_seconds(self, device_s: list[float], requests: int) -> list[float]:
         """``seconds`` for each of ``device_s``, of which none is less than the one before."""
@@ -61,6 +63,12 @@ def graph_sizes(max_num_seqs: int, max_tokens: int) -> list[int]:
     """Numbers of tokens for which vLLM captures CUDA graphs: 1, 2, 4, every 8 below 256, every 16 to at most 512."""
     largest = min(2 * max_num_seqs, 512, max_tokens)
     return [size for size in (1, 2, 4, *range(8, 256, 8), *range(256, 513, 16)) if size <= largest]
+
+
+def captured_graphs(max_num_seqs: int, max_tokens: int) -> int:
+    """How many graphs vLLM captures: pieces between attention for every size, whole steps for decodes alone."""
+    sizes = graph_sizes(max_num_seqs, max_tokens)
+    return len(sizes) + sum(size <= max_num_seqs for size in sizes)
 
 
 def padded_tokens(max_tokens: int, sizes: list[int]) -> npt.NDArray[np.intp]:

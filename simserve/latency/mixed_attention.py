@@ -12,7 +12,7 @@ import numpy as np
 from simserve.hardware import HardwareProfile, MixedCurves
 from simserve.latency.attention_shape import AttentionShape
 from simserve.latency.decode_attention import BatchCurves, DecodeAttention
-from simserve.latency.lines import Floats, Lines
+from simserve.latency.lines import Floats, Lines, LinesByCount
 from simserve.latency.prefill_attention import PrefillAttention
 
 
@@ -23,9 +23,10 @@ class MixedDecodeAttention:
         self, decode: DecodeAttention, prefill: PrefillAttention, shape: AttentionShape, hardware: HardwareProfile
     ) -> None:
         self._decode, self._prefill, self._shape = decode, prefill, shape
-        self._lines: dict[int, Lines] = {}
         calibration = hardware.calibration
-        self._packs = calibration is None or calibration.packs_query_heads
+        packs = calibration is None or calibration.packs_query_heads
+        self.lines = decode.lines if packs else LinesByCount(self._new_lines)
+        """Seconds over the summed context, by the number of sequences."""
         self._curves: BatchCurves | None = None
         self.idle_s = 0.0
         """Seconds that each decode adds for each tile of the longest chunk beyond the first."""
@@ -37,19 +38,10 @@ class MixedDecodeAttention:
             self._curves = BatchCurves(curves.launch_s, np.array(curves.columns), batch, rows)
             self.idle_s = curves.idle_block_s * shape.attention.num_heads
 
-    def lines(self, decodes: int) -> Lines:
-        """Seconds over the summed context of ``decodes`` sequences."""
-        if self._packs:
-            return self._decode.lines(decodes)
-        found = self._lines.get(decodes)
-        if found is None:
-            found = self._lines[decodes] = self._new_lines(decodes)
-        return found
-
     def _new_lines(self, decodes: int) -> Lines:
         contexts, seconds = self._unpacked(decodes)
         totals = contexts * decodes
-        seconds = np.maximum(seconds, self._decode.lines(decodes).at_all(totals))
+        seconds = np.maximum(seconds, self._decode.lines.of(decodes).at_all(totals))
         return Lines(totals, seconds, float(seconds[-1] / totals[-1]))
 
     def _unpacked(self, decodes: int) -> tuple[Floats, Floats]:

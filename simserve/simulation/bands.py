@@ -1,14 +1,14 @@
 """The same requests served at both ends of what the profile's uncertainty allows.
 
 Errors of step times are not errors of latencies: near saturation a few percent more make queues grow without end. So
-the run is repeated, with the same requests, by :func:`simserve.hardware.at_the_edge` of the profile, and what comes out
+the run is repeated, with the same requests, at both edges (:func:`simserve.hardware.at_the_edge`), and what comes out
 is the band, queueing and batching included.
 """
 
 from __future__ import annotations
 
 from simserve.config import EngineOptions
-from simserve.hardware import HardwareProfile, at_the_edge
+from simserve.hardware import HardwareProfile
 from simserve.models import ModelSpec
 from simserve.simulation.simulate import Progress, SimulationResult, simulate
 from simserve.simulation.sources import Source
@@ -40,5 +40,5 @@ def simulate_edges(
     on_progress: Progress | None = None,
 ) -> tuple[SimulationResult, SimulationResult]:
     """``workload`` on the fastest and on the slowest device that ``hardware`` may be; raises as ``simulate`` does."""
-    fast, slow = (simulate(workload, model, at_the_edge(hardware, side), options, on_progress) for side in (-1, 1))
+    fast, slow = (simulate(workload, model, hardware, options, on_progress, edge) for edge in (-1, 1))
     return fast, slow
