@@ -17,7 +17,7 @@ from simserve.latency import (
     compiled_step_timer,
 )
 from simserve.latency.front_end import FRONT_END, FrontEndCosts, front_end_named
-from simserve.latency.host import VLLM_V0, VLLM_V1
+from simserve.latency.host import VLLM_V0, VLLM_V1, HostCosts
 from simserve.models import ModelSpec
 from simserve.scheduling import Scheduler, SchedulerLimits
 from simserve.simulation.formats import Formats, formats_of
@@ -111,10 +111,11 @@ def _step_times(
 ) -> tuple[StepTimer, str]:
     """The timer, and how far off it may be in words.
 
-    Whole steps in a profile are those of SimServe's own engine: a preset asks for another one.
+    Whole steps in a profile are those of SimServe's own engine: a preset, or host times, ask for another one.
     """
     anchors = None
-    plain = formats.quantization is None and formats.kv_dtype == formats.dtype
+    own_host = options.host_step_us is not None or options.host_request_us is not None
+    plain = formats.quantization is None and formats.kv_dtype == formats.dtype and not own_host
     if plain and options.engine_preset is None and options.tensor_parallel_size == 1:
         anchors = anchors_for(model, hardware, formats.dtype)
     if anchors is not None:
@@ -125,7 +126,6 @@ def _step_times(
         anchored = AnchoredStepTimer(model, then, at_edge, max_tokens=max_tokens, max_seqs=max_seqs)
         return anchored, f"±{half_width:.0%}, {anchored_basis(model, anchors)}"
     then = at_the_edge(hardware, edge, formats.carried) if edge else hardware
-    host = VLLM_V0 if options.policy == "vllm-v0" else VLLM_V1
     timer = compiled_step_timer(
         model,
         then,
@@ -136,9 +136,20 @@ def _step_times(
         max_tokens=max_tokens,
         max_seqs=max_seqs,
         graphs=not options.enforce_eager,
-        host=replace(host, hidden=_given(options.async_scheduling)).times(then.host_time_factor),
+        host=_host_costs(options).times(then.host_time_factor),
     )
     return timer, stated_uncertainty(hardware, formats.carried)
+
+
+def _host_costs(options: EngineOptions) -> HostCosts:
+    """Those of the policy's engine, but for what is said."""
+    usual = VLLM_V0 if options.policy == "vllm-v0" else VLLM_V1
+    return replace(
+        usual,
+        step_s=usual.step_s if options.host_step_us is None else options.host_step_us * 1e-6,
+        request_s=usual.request_s if options.host_request_us is None else options.host_request_us * 1e-6,
+        hidden=_given(options.async_scheduling),
+    )
 
 
 Value = TypeVar("Value")

@@ -32,7 +32,7 @@ def test_an_overloaded_rtx4090_with_vllm_0_19() -> None:
 
 def test_an_rtx3090_with_the_prefill_first_vllm_of_2024() -> None:
     """GPT3-7B has the shapes of OPT-6.7B. Attention was never measured on this device; it is the A100's."""
-    found = compared("RTX3090_GPT3-7B_vllm2024", "facebook/opt-6.7b", "RTX3090", engine_preset="vllm-0.6")
+    found = compared("RTX3090_GPT3-7B_vllm2024", "facebook/opt-6.7b", "RTX3090", engine_preset="vllm-0.5")
 
     assert {figure.metric for figure in found.figures} == {"duration", "output tokens/s"}
     assert abs(found.worst.error) < 0.08
