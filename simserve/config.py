@@ -9,6 +9,11 @@ from simserve.errors import ConfigError
 
 WEIGHT_DTYPES = ("bfloat16", "float16", "float32")
 
+DTYPE_NAMES: Mapping[str, str | None] = {
+    "auto": None, "half": "float16", "float": "float32", **{name: name for name in WEIGHT_DTYPES}
+}  # fmt: skip
+"""What ``--dtype`` takes, as in vLLM, and what it stands for."""
+
 
 @dataclass(frozen=True)
 class EngineOptions:

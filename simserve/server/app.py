@@ -1,22 +1,24 @@
-"""The aiohttp application: routes, middlewares and limits, over an engine that somebody else made."""
+"""The aiohttp application: routes, middlewares and limits, over models that somebody else made."""
 
 from __future__ import annotations
 
 from aiohttp import web
 
+from simserve.server.adapter_routes import AdapterRoutes
 from simserve.server.errors import errors_as_objects
+from simserve.server.models import ModelPool
 from simserve.server.request_ids import request_ids, say_request_id
-from simserve.server.routes import Routes, Service
+from simserve.server.routes import Routes
+from simserve.server.settings import Settings
 
-MAX_BODY_BYTES = 32 * 1024 * 1024
 
-
-def build_app(service: Service, *, max_body_bytes: int = MAX_BODY_BYTES) -> web.Application:
-    """An application that serves ``service``; the engine starts before the first request and stops after the last.
+def build_app(models: ModelPool, settings: Settings) -> web.Application:
+    """An application that serves ``models``, which are to be started before the first request.
 
     Run it with ``handler_cancellation=True``: that is how a client that hung up reaches the engine.
     """
-    app = web.Application(client_max_size=max_body_bytes, middlewares=[request_ids, errors_as_objects])
-    app.add_routes(Routes(service).table())
+    app = web.Application(client_max_size=settings.server.max_body_size, middlewares=[request_ids, errors_as_objects])
+    app.add_routes(Routes(models, settings.inference).table())
+    app.add_routes(AdapterRoutes(models).table())
     app.on_response_prepare.append(say_request_id)
     return app

@@ -7,6 +7,7 @@ It is a function of model, prompt and ``seed`` alone; ``max_tokens``, ``stop`` a
 from __future__ import annotations
 
 import asyncio
+import copy
 import hashlib
 import itertools
 import math
@@ -97,6 +98,12 @@ class Planner:
         self._text = text
         self._max_model_len = max_model_len
         self._numbers = itertools.count()
+
+    def renamed(self, model: str) -> Planner:
+        """The same for another name, with other words: an adapter of the model. Sequences have ids of their own."""
+        other = copy.copy(self)
+        other._model = model
+        return other
 
     async def chat(self, request: ChatRequest, request_id: str) -> Plan:
         """Plan a chat completion; raises :class:`ApiError` if the prompt does not fit the context."""

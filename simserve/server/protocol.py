@@ -8,6 +8,7 @@ nothing else: simulated text is not sampled. Temperature 0 makes the text indepe
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
@@ -25,8 +26,11 @@ Body = TypeVar("Body", bound=BaseModel)
 Prompt = str | list[int]
 
 
-def parse(body: bytes, kind: type[Body]) -> Body:
-    """Read ``body`` as JSON of this kind; raises :class:`ApiError` (400) naming the first thing that is wrong."""
+def parse(body: bytes, kind: type[Body], defaults: Mapping[str, Any] | None = None) -> Body:
+    """Read ``body`` as JSON of this kind; raises :class:`ApiError` (400) naming the first thing that is wrong.
+
+    ``defaults`` are this server's, for fields that the client leaves open.
+    """
     try:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -34,6 +38,7 @@ def parse(body: bytes, kind: type[Body]) -> Body:
     if not isinstance(fields, dict):
         raise ApiError("The request body must be a JSON object.")
     refuse_unsupported(fields)
+    fields |= {name: value for name, value in (defaults or {}).items() if fields.get(name) is None}
     try:
         return kind.model_validate(fields)
     except ValidationError as error:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import TypeVar
 
 import orjson
 from aiohttp import web
 
-from simserve.engines.base import Engine
-from simserve.server.errors import ApiError, model_not_found
-from simserve.server.generation import Plan, Planner
+from simserve.server.errors import ApiError
+from simserve.server.generation import Plan
+from simserve.server.limits import check_prompts
+from simserve.server.models import ModelPool, model_cards
 from simserve.server.protocol import ChatRequest, CompletionFields, CompletionRequest, parse
 from simserve.server.request_ids import current_request_id
-from simserve.server.responses import Envelope, model_card, timing_headers, whole_body
+from simserve.server.responses import Envelope, timing_headers, whole_body
+from simserve.server.service import Service
+from simserve.server.settings import InferenceSection
 from simserve.server.status import status_body
 from simserve.server.streaming import SSE_HEADERS, Timings, stream_answer
 from simserve.server.streams import drained, opened, together
@@ -30,31 +31,12 @@ INLINE_BODY_BYTES = 256 * 1024
 Body = TypeVar("Body", bound=CompletionFields)
 
 
-@dataclass
-class Service:
-    """What the handlers share: the engine, the planner and the names the model goes by (answers carry the first)."""
-
-    engine: Engine
-    planner: Planner
-    model_names: Sequence[str]
-    model_root: str
-    created_s: int = field(default_factory=lambda: int(time.time()))
-
-    @property
-    def model(self) -> str:
-        return self.model_names[0]
-
-    def check_model(self, name: str | None) -> None:
-        """Raise 404 for a model that is not served; no name at all means the one that is."""
-        if name is not None and name not in self.model_names:
-            raise model_not_found(name)
-
-
 class Routes:
-    """All endpoints over one :class:`Service`."""
+    """The endpoints of models: ``models`` has those that can be asked for, ``rules`` what holds for all of them."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, models: ModelPool, rules: InferenceSection) -> None:
+        self._models = models
+        self._rules = rules
 
     def table(self) -> list[web.AbstractRouteDef]:
         """The routes, for ``app.add_routes``."""
@@ -70,26 +52,28 @@ class Routes:
     async def chat_completions(self, request: web.Request) -> web.StreamResponse:
         """``POST /v1/chat/completions``"""
         body = await self._body(request, ChatRequest)
-        envelope = self._envelope(chat=True)
-        plan = await self._service.planner.chat(body, envelope.request_id)
-        return await self._answer(request, body, envelope, plan)
+        async with self._models.use(body.model) as service:
+            envelope = _envelope(service, chat=True)
+            plan = await service.planner.chat(body, envelope.request_id)
+            return await self._answer(request, body, service, envelope, plan)
 
     async def completions(self, request: web.Request) -> web.StreamResponse:
         """``POST /v1/completions``"""
         body = await self._body(request, CompletionRequest)
-        envelope = self._envelope(chat=False)
-        plan = await self._service.planner.completion(body, envelope.request_id)
-        return await self._answer(request, body, envelope, plan)
+        async with self._models.use(body.model) as service:
+            envelope = _envelope(service, chat=False)
+            plan = await service.planner.completion(body, envelope.request_id)
+            return await self._answer(request, body, service, envelope, plan)
 
     async def models(self, request: web.Request) -> web.Response:
         """``GET /v1/models``"""
-        return _json({"object": "list", "data": [self._card(name) for name in self._service.model_names]})
+        return _json({"object": "list", "data": model_cards(self._models)})
 
     async def model(self, request: web.Request) -> web.Response:
         """``GET /v1/models/{model}``, as OpenAI has it."""
         name = request.match_info["model"]
-        self._service.check_model(name)
-        return _json(self._card(name))
+        self._models.check(name)
+        return _json(next(card for card in model_cards(self._models) if card["id"] == name))
 
     async def health(self, request: web.Request) -> web.Response:
         """``GET /health``: 200 and an empty body."""
@@ -97,30 +81,24 @@ class Routes:
 
     async def status(self, request: web.Request) -> web.Response:
         """``GET /status``: what is going on right now; memory is the KV cache's, in bytes."""
-        return _json(status_body(self._service.engine))
+        return _json(status_body(self._models))
 
     async def _body(self, request: web.Request, kind: type[Body]) -> Body:
         if request.content_type != "application/json":
             raise ApiError("The request must have the header Content-Type: application/json.")
         raw = await request.read()
         in_thread = len(raw) > INLINE_BODY_BYTES
-        body = await asyncio.to_thread(parse, raw, kind) if in_thread else parse(raw, kind)
-        self._service.check_model(body.model)
+        defaults = {"stream": self._rules.streaming_default}
+        body = await asyncio.to_thread(parse, raw, kind, defaults) if in_thread else parse(raw, kind, defaults)
+        self._models.check(body.model)
         return body
 
-    def _envelope(self, *, chat: bool) -> Envelope:
-        prefix = "chatcmpl-" if chat else "cmpl-"
-        return Envelope(prefix + current_request_id(), self._service.model, int(time.time()), chat)
-
-    def _card(self, name: str) -> dict[str, object]:
-        service = self._service
-        return model_card(name, service.model_root, service.created_s, service.engine.max_model_len)
-
     async def _answer(
-        self, request: web.Request, body: CompletionFields, envelope: Envelope, plan: Plan
+        self, request: web.Request, body: CompletionFields, service: Service, envelope: Envelope, plan: Plan
     ) -> web.StreamResponse:
+        check_prompts(plan, self._rules.max_input_tokens)
         _log_added(request, body, envelope, plan)
-        async with opened(self._service.engine, [choice.sequence for choice in plan.choices]) as streams:
+        async with opened(service.engine, [choice.sequence for choice in plan.choices]) as streams:
             if body.stream:
                 response: web.StreamResponse = web.StreamResponse(headers=SSE_HEADERS)
                 await response.prepare(request)
@@ -130,6 +108,11 @@ class Routes:
                 response = _whole_response(envelope, plan, timings)
         _log_finished(envelope, timings)
         return response
+
+
+def _envelope(service: Service, *, chat: bool) -> Envelope:
+    prefix = "chatcmpl-" if chat else "cmpl-"
+    return Envelope(prefix + current_request_id(), service.model, int(time.time()), chat)
 
 
 def _whole_response(envelope: Envelope, plan: Plan, timings: Timings) -> web.Response:

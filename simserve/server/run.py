@@ -10,13 +10,16 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import Protocol
 
 from aiohttp import web
 
-from simserve.engines.base import Engine
+from simserve.engines.base import EngineStatus
 from simserve.errors import ConfigError
 from simserve.server.app import build_app
-from simserve.server.routes import Service
+from simserve.server.models import ModelPool
+from simserve.server.service import Service
+from simserve.server.settings import Settings
 
 log = logging.getLogger("simserve.server")
 
@@ -24,15 +27,16 @@ IDLE_CHECK_S = 0.5
 IDLE_LOG_EVERY_S = 10.0
 SHUTDOWN_GRACE_S = 1.0
 BACKLOG = 2048
+DEFAULTS = Settings()
 
 
-def serve(service: Service, host: str, port: int, on_listening: Callable[[str], None]) -> None:
+def serve(models: ModelPool, settings: Settings, on_listening: Callable[[str], None]) -> None:
     """Serve until SIGINT or SIGTERM; ``on_listening`` is told the URL once clients can connect.
 
     Port 0 takes any free port. Raises :class:`ConfigError` if host or port cannot be listened on.
     """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve_until_signal(service, host, port, on_listening))
+        runner.run(_serve_until_signal(models, settings, on_listening))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -43,14 +47,14 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-async def _serve_until_signal(service: Service, host: str, port: int, on_listening: Callable[[str], None]) -> None:
+async def _serve_until_signal(models: ModelPool, settings: Settings, on_listening: Callable[[str], None]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(signum, stop.set)
-    async with listening(service, host, port) as url:
+    async with listening(models, settings.server.host, settings.server.port, settings) as url:
         on_listening(url)
-        idle = asyncio.create_task(log_when_idle(service.engine))
+        idle = asyncio.create_task(log_when_idle(models))
         await stop.wait()
         log.info("Shutting down")
         idle.cancel()
@@ -59,24 +63,27 @@ async def _serve_until_signal(service: Service, host: str, port: int, on_listeni
 
 
 @asynccontextmanager
-async def listening(service: Service, host: str, port: int) -> AsyncIterator[str]:
-    """Serve inside the ``async with`` block; yields the URL.
+async def listening(
+    models: ModelPool | Service, host: str, port: int, settings: Settings = DEFAULTS
+) -> AsyncIterator[str]:
+    """Serve inside the ``async with`` block; yields the URL. A service stands for a pool of that one model.
 
     At the end no new client is let in, the engine ends all open streams, and who has not read its last bytes after
     a second of grace is cut off.
     """
+    models = ModelPool.of(models) if isinstance(models, Service) else models
     runner = web.AppRunner(
-        build_app(service), access_log=None, handler_cancellation=True, shutdown_timeout=SHUTDOWN_GRACE_S
+        build_app(models, settings), access_log=None, handler_cancellation=True, shutdown_timeout=SHUTDOWN_GRACE_S
     )
     await runner.setup()
     site = web.TCPSite(runner, host, port, backlog=BACKLOG)
-    await service.engine.start()
     try:
+        await models.start()
         await _bind(site, host, port)
         yield _url(host, site.port)
         await site.stop()
     finally:
-        await service.engine.stop()
+        await models.stop()
         await runner.cleanup()
 
 
@@ -105,8 +112,14 @@ def _url(host: str, port: int) -> str:
     return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
 
 
+class HasStatus(Protocol):
+    """An engine, or several."""
+
+    def status(self) -> EngineStatus: ...
+
+
 async def log_when_idle(
-    engine: Engine, check_every_s: float = IDLE_CHECK_S, log_every_s: float = IDLE_LOG_EVERY_S
+    engine: HasStatus, check_every_s: float = IDLE_CHECK_S, log_every_s: float = IDLE_LOG_EVERY_S
 ) -> None:
     """Say now and then that nothing is going on: soon after it is so, and not more often than ``log_every_s``."""
     loop = asyncio.get_running_loop()

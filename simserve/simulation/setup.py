@@ -38,6 +38,8 @@ class EngineSetup:
     dtype: str
     limits: SchedulerLimits
     block_bytes: int
+    weight_bytes: int
+    """On each device."""
     timer: StepTimer
 
     @property
@@ -95,7 +97,7 @@ def prepare(model: ModelSpec, hardware: HardwareProfile, options: EngineOptions)
         max_seqs=max_num_seqs,
         host=replace(VLLM_V0 if options.policy == "vllm-v0" else VLLM_V1, hidden=_given(options.async_scheduling)),
     )
-    return EngineSetup(model, hardware, options, policy, dtype, limits, memory.block_bytes, timer)
+    return EngineSetup(model, hardware, options, policy, dtype, limits, memory.block_bytes, memory.weight_bytes, timer)
 
 
 Value = TypeVar("Value")

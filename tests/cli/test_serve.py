@@ -13,11 +13,9 @@ import threading
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
-
-from simserve.cli.serve import port_of, setting
-from simserve.errors import ConfigError
 
 COMMAND = [sys.executable, "-m", "simserve", "serve"]
 START_S = 30
@@ -136,6 +134,21 @@ def test_the_model_from_the_environment() -> None:
         assert server.get("/v1/models")["data"][0]["id"] == "facebook/opt-125m"
 
 
+def test_a_file_the_environment_and_the_command_line(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("models: {default: facebook/opt-125m}\ninference: {max_batch_size: 7}\nengine: {block_size: 8}")
+    with running("--config", str(file), "--max-num-seqs", "5", SIMSERVE_ENGINE__BLOCK_SIZE="32") as server:
+        engine = server.get("/status")["engine"]
+    assert (engine["model"], engine["max_num_seqs"], engine["block_size"]) == ("facebook/opt-125m", 5, 32)
+
+
+def test_a_file_that_the_environment_names(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("server: {prot: 8000}")
+    sentence = refused(SIMSERVE_CONFIG=str(file))
+    assert sentence == f"simserve: {file}, line 1: server.prot is not a key; did you mean server.port?\n"
+
+
 def test_a_busy_port_is_one_sentence() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -148,29 +161,14 @@ def test_a_busy_port_is_one_sentence() -> None:
     ("options", "said"),
     [
         (["--engine", "torch"], "--engine torch"),
-        (["--time-scale", "0"], "positive number or inf"),
-        (["--time-scale", "nan"], "positive number or inf"),
-        (["--port", "99999"], "99999 is not a port"),
+        (["--time-scale", "0"], "--time-scale: input should be greater than 0"),
+        (["--time-scale", "nan"], "--time-scale: input should be greater than 0"),
+        (["--port", "99999"], "--port: input should be less than or equal to 65535"),
+        (["--block-size", "0"], "--block-size must be at least 1"),
+        (["--config", "no-such.yaml"], "no-such.yaml cannot be read"),
+        (["--preload", "gpt-9"], "models.preload: there is no model gpt-9"),
         (["--model", "no-such-model"], "no-such-model"),
     ],
 )
 def test_what_cannot_be_is_one_sentence(options: list[str], said: str) -> None:
     assert said in refused(*options)
-
-
-class TestSettings:
-    def test_our_own_name_wins(self) -> None:
-        assert setting("HOST", {"SIMSERVE_HOST": "a", "LLMSERVINGSIM_HOST": "b"}) == "a"
-        assert setting("HOST", {"LLMSERVINGSIM_HOST": "b"}) == "b"
-        assert setting("HOST", {"SIMSERVE_HOST": ""}) is None
-
-    def test_the_command_line_wins_over_the_environment(self) -> None:
-        assert port_of(1234, {"SIMSERVE_PORT": "99"}) == 1234
-        assert port_of(0, {"SIMSERVE_PORT": "99"}) == 0
-        assert port_of(None, {"SIMSERVE_PORT": "99"}) == 99
-        assert port_of(None, {}) == 8000
-
-    @pytest.mark.parametrize("text", ["http", "-1", "65536", "8e3"])
-    def test_a_wrong_port_in_the_environment_is_named(self, text: str) -> None:
-        with pytest.raises(ConfigError, match="SIMSERVE_PORT"):
-            port_of(None, {"LLMSERVINGSIM_PORT": text})
