@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from simserve.engines.base import EngineStatus
 from simserve.errors import SimServeError
-from simserve.server.errors import ApiError, model_not_found, try_again
+from simserve.server.errors import ApiError, model_not_found, shutting_down, try_again
 from simserve.server.models.adapters import Adapter, Adapters, LoadAdapter
 from simserve.server.models.loadable import Loadable
 from simserve.server.service import Service
@@ -202,7 +202,13 @@ class ModelPool:
             if slot.loading is None:
                 slot.loading = asyncio.create_task(self._load(slot))
                 slot.loading.add_done_callback(_retrieve)
-            await asyncio.shield(slot.loading)
+            load = slot.loading
+            try:
+                await asyncio.shield(load)
+            except asyncio.CancelledError:
+                if load.cancelled():
+                    raise shutting_down() from None
+                raise
         assert slot.service is not None
         return slot.service
 

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from server.serving import serving
+from server.serving import serving, settings
 from simserve.config import EngineOptions
 from simserve.hardware import load_hardware
 from simserve.models import load_model
+from simserve.server.models import available_models
 from simserve.server.models.cold_start import load_seconds
 from simserve.simulation import EngineSetup, prepare
 
@@ -37,21 +38,23 @@ def test_the_link_decides_where_the_disk_is_faster() -> None:
     assert load_seconds(unlinked, 1e15) < 1e-4
 
 
-@pytest.mark.parametrize(("disk_gb_per_s", "time_scale", "least_s", "most_s"), [(1, 40, 0.4, 5), (1000, 40, 0, 0.35)])
-async def test_a_request_for_a_cold_model_waits_for_its_weights(
-    disk_gb_per_s: float, time_scale: float, least_s: float, most_s: float
-) -> None:
-    text = f"""
-engine: {{time_scale: {time_scale}}}
+COLD = """
+engine: {time_scale: 40}
 models:
-  disk_bandwidth_gb_per_s: {disk_gb_per_s}
-  available: {{warm: {{path: facebook/opt-125m}}, cold: {{path: meta-llama/Llama-3.1-8B-Instruct}}}}
+  disk_bandwidth_gb_per_s: DISK
+  available: {warm: {path: facebook/opt-125m}, cold: {path: meta-llama/Llama-3.1-8B-Instruct}}
 """
-    async with serving(text) as client:
-        took_s = []
-        for _ in range(2):
-            start = time.monotonic()
-            async with client.complete(model="cold", max_tokens=1) as response:
-                assert response.status == 200
-            took_s.append(time.monotonic() - start)
-    assert least_s <= took_s[0] - took_s[1] <= most_s
+
+
+@pytest.mark.parametrize(("disk", "load_s"), [("1", 16.06 / 40), ("8.03", 2 / 40)])
+def test_the_settings_say_how_fast_the_disk_and_the_clock_are(disk: str, load_s: float) -> None:
+    cold = available_models(settings(COLD.replace("DISK", disk)))[1]
+    assert cold.load_s == pytest.approx(load_s, rel=0.001)
+
+
+async def test_a_request_for_a_cold_model_waits_for_its_weights() -> None:
+    async with serving(COLD.replace("DISK", "1")) as client:
+        start = time.monotonic()
+        async with client.complete(model="cold", max_tokens=1) as response:
+            assert response.status == 200
+        assert time.monotonic() - start >= 16.06 / 40

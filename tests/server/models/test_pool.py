@@ -169,10 +169,8 @@ async def test_a_model_that_cannot_be_loaded_is_an_error_and_may_be_tried_again(
     maker.broken = {"b"}
     async with serving(maker.pool("ab", preload="a", max_loaded=2)) as client:
         failed = await ask(client, "b")
-        assert (failed["status"], failed["error"]["message"]) == (
-            500,
-            "The model `b` cannot be loaded: its file is torn",
-        )
+        assert failed["status"] == 500
+        assert failed["error"]["message"] == "The model `b` cannot be loaded: its file is torn"
         maker.broken = set()
         assert (await ask(client, "b"))["status"] == 200
 
@@ -190,10 +188,9 @@ async def test_a_malformed_request_loads_nothing() -> None:
 @pytest.mark.parametrize("loaded", [0, 1, 2])
 async def test_the_server_stops_whatever_its_models_are_doing(loaded: int) -> None:
     maker = Maker(load_s=30)
-    async with asyncio.timeout(5):
-        async with serving(maker.pool("abc", preload="ab"[:loaded])) as client:
-            waiting = asyncio.create_task(ask(client, "c"))
+    body = {"model": "c", "messages": [{"role": "user", "content": "hi"}]}
+    async with asyncio.timeout(5), aiohttp.ClientSession() as session:
+        async with listening(maker.pool("abc", preload="ab"[:loaded]), "127.0.0.1", 0) as url:
+            waiting = asyncio.create_task(session.post(f"{url}/v1/chat/completions", json=body))
             await until(lambda: "c" in maker.loads)
-        with pytest.raises((aiohttp.ClientError, KeyError)):
-            assert (await waiting)["status"] == 503
-            raise KeyError
+        assert (await waiting).status == 503

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic_core import PydanticCustomError
 
 from simserve.errors import ConfigError
 from simserve.server.settings import (
@@ -111,18 +113,18 @@ class TestErrors:
                 read(file, text)
             assert "sk-too" not in str(caught.value)
 
-    def test_a_wrong_variable_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        for name, value in (("SIMSERVE_SERVER__PRT", "1"), ("SIMSERVE_SERVER__PORT", "high")):
-            with monkeypatch.context() as patch, pytest.raises(ConfigError, match=f"^{name}"):
-                patch.setenv(name, value)
-                load_settings([environment_layer()])
+    @pytest.mark.parametrize(("name", "value"), [("SIMSERVE_SERVER__PRT", "1"), ("SIMSERVE_SERVER__PORT", "high")])
+    def test_a_wrong_variable_is_named(self, monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+        monkeypatch.setenv(name, value)
+        with pytest.raises(ConfigError, match=f"^{name}"):
+            load_settings([environment_layer()])
 
     def test_a_wrong_short_variable_is_named(self) -> None:
-        with pytest.raises(ConfigError, match="^LLMSERVINGSIM_PORT: "):
+        with pytest.raises(ConfigError, match=r"^LLMSERVINGSIM_PORT: "):
             load_settings([environment_layer({"LLMSERVINGSIM_PORT": "8e3"})])
 
     def test_a_wrong_flag_is_named(self) -> None:
-        with pytest.raises(ConfigError, match="^--workers: input should be greater"):
+        with pytest.raises(ConfigError, match=r"^--workers: input should be greater"):
             load_settings([command_line_layer([("--workers", ("server", "workers"), "0")])])
 
     def test_no_such_file(self, file: Path) -> None:
@@ -144,8 +146,6 @@ class TestQuantities:
         assert read_seconds(text) == seconds
 
     @given(st.text(max_size=12))
-    def test_any_other_text_is_an_error_and_not_a_crash(self, text: str) -> None:
-        try:
+    def test_any_other_text_is_an_error_of_the_file(self, text: str) -> None:
+        with suppress(PydanticCustomError):
             assert isinstance(read_bytes(text), int)
-        except ValueError as error:
-            assert "must be" in str(error)
