@@ -16,6 +16,7 @@ from simserve.errors import SimServeError
 log = logging.getLogger("simserve.server")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Middleware = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
 
 
 class ApiError(Exception):

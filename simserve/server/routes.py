@@ -12,7 +12,7 @@ from aiohttp import web
 
 from simserve.server.errors import ApiError
 from simserve.server.generation import Plan
-from simserve.server.limits import check_prompts
+from simserve.server.limits import Charging, check_prompts
 from simserve.server.models import ModelPool, model_cards
 from simserve.server.protocol import ChatRequest, CompletionFields, CompletionRequest, parse
 from simserve.server.request_ids import current_request_id
@@ -32,11 +32,15 @@ Body = TypeVar("Body", bound=CompletionFields)
 
 
 class Routes:
-    """The endpoints of models: ``models`` has those that can be asked for, ``rules`` what holds for all of them."""
+    """The endpoints of models: ``models`` has those that can be asked for, ``rules`` what holds for all of them.
 
-    def __init__(self, models: ModelPool, rules: InferenceSection) -> None:
+    ``charging`` counts their tokens.
+    """
+
+    def __init__(self, models: ModelPool, rules: InferenceSection, charging: Charging) -> None:
         self._models = models
         self._rules = rules
+        self._charging = charging
 
     def table(self) -> list[web.AbstractRouteDef]:
         """The routes, for ``app.add_routes``."""
@@ -97,6 +101,7 @@ class Routes:
         self, request: web.Request, body: CompletionFields, service: Service, envelope: Envelope, plan: Plan
     ) -> web.StreamResponse:
         check_prompts(plan, self._rules.max_input_tokens)
+        await self._charging.tokens(request, plan.prompt_tokens + plan.output_tokens)
         _log_added(request, body, envelope, plan)
         async with opened(service.engine, [choice.sequence for choice in plan.choices]) as streams:
             if body.stream:

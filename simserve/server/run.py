@@ -17,6 +17,7 @@ from aiohttp import web
 from simserve.engines.base import EngineStatus
 from simserve.errors import ConfigError
 from simserve.server.app import build_app
+from simserve.server.auth import warn_if_open
 from simserve.server.models import ModelPool
 from simserve.server.service import Service
 from simserve.server.settings import Settings
@@ -48,6 +49,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 async def _serve_until_signal(models: ModelPool, settings: Settings, on_listening: Callable[[str], None]) -> None:
+    warn_if_open(settings.auth, settings.server.host)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGINT, signal.SIGTERM):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from simserve.server.limits.charging import Charging, say_what_is_left
 from simserve.server.limits.lengths import check_prompts
+from simserve.server.limits.rates import Rates
 
-__all__ = ["check_prompts"]
+__all__ = ["Charging", "Rates", "check_prompts", "say_what_is_left"]

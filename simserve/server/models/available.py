@@ -6,11 +6,11 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from simserve.config import DEFAULT_MODEL
 from simserve.errors import ConfigError, SimServeError
 from simserve.server.models.loadable import Loadable, simulated_model
 from simserve.server.settings import AvailableModel, Settings
 from simserve.server.settings.section import keys_for_flags
-from simserve.server.settings.sections import DEFAULT_MODEL
 
 log = logging.getLogger("simserve.server")
 

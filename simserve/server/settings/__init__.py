@@ -15,7 +15,6 @@ from simserve.server.settings.sections import (
     InferenceSection,
     LoggingSection,
     ModelsSection,
-    Permission,
     ServerSection,
     Settings,
 )
@@ -29,7 +28,6 @@ __all__ = [
     "Layer",
     "LoggingSection",
     "ModelsSection",
-    "Permission",
     "ServerSection",
     "Settings",
     "command_line_layer",

@@ -23,12 +23,12 @@ SECONDS = {
 
 def read_bytes(value: object) -> object:
     """``"10 MB"`` as 10,000,000; what is not text is left for pydantic to judge."""
-    return value if not isinstance(value, str) else _times(value, BYTES, "a size such as 10 MB", "b")
+    return value if not isinstance(value, str) else times(value, BYTES, "a size such as 10 MB", "b")
 
 
 def read_seconds(value: object) -> object:
     """``"5 minutes"`` as 300.0; what is not text is left for pydantic to judge."""
-    return value if not isinstance(value, str) else _times(value, SECONDS, "a duration such as 30 s or 7 days", "s")
+    return value if not isinstance(value, str) else times(value, SECONDS, "a duration such as 30 s or 7 days", "s")
 
 
 def read_bytes_or_seconds(value: object) -> object:
@@ -37,17 +37,18 @@ def read_bytes_or_seconds(value: object) -> object:
     if not isinstance(value, str):
         raise _must_be(example)
     unit = value.strip().lstrip("0123456789. ").lower()
-    return {"bytes": _times(value, BYTES, example)} if unit in BYTES else {"seconds": _times(value, SECONDS, example)}
+    return {"bytes": times(value, BYTES, example)} if unit in BYTES else {"seconds": times(value, SECONDS, example)}
 
 
 def read_count_or_seconds(value: object) -> object:
     """``10`` or ``"7 days"`` as ``{"count": n}`` or ``{"seconds": x}``."""
     if isinstance(value, str):
-        return {"seconds": _times(value, SECONDS, "a number of files or a duration such as 7 days")}
+        return {"seconds": times(value, SECONDS, "a number of files or a duration such as 7 days")}
     return {"count": value}
 
 
-def _times(text: str, units: Mapping[str, float], example: str, plain: str = "") -> float | int:
+def times(text: str, units: Mapping[str, float], example: str, plain: str = "") -> float | int:
+    """``text`` as a number times one of ``units``, or times ``plain`` without one; raises what pydantic understands."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
     unit = units.get(match[2].lower() or plain) if match else None
     if match is None or unit is None:

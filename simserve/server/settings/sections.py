@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 
+from simserve.config import DEFAULT_HARDWARE, DEFAULT_MODEL, Permission
 from simserve.server.settings.quantities import (
     Bytes,
     Seconds,
@@ -16,14 +17,10 @@ from simserve.server.settings.quantities import (
 )
 from simserve.server.settings.section import Section, contradiction, engine_keys, setting
 
-DEFAULT_MODEL = "meta-llama/Llama-3.1-8B-Instruct"
-DEFAULT_HARDWARE = "A100"
-
 MIN_SECRET_BYTES = 32
 """A key for HS256 is as long as its digest at least (RFC 7518, 3.2)."""
 
 Count = Annotated[int, Field(ge=1)]
-Permission = Literal["all", "chat", "completions", "embeddings", "models", "admin"]
 EngineType = Literal["simulated", "torch"]
 
 
