@@ -9,7 +9,6 @@ from simserve.calibration.limits import Limits, Source, cap_cached, three_digits
 from simserve.calibration.points import AttentionPoints, Floats, MixedPoints
 from simserve.hardware import Curves, MixedCurves, PrefillCurves
 
-HEAD_DIM = 128
 USUAL_TILE_ROWS = 64
 SPIKE = 1.1
 GROUPS = {1: (0, 1), 4: (1, 8), 32: (8, np.inf)}
@@ -39,7 +38,7 @@ def _decode_rows(
     group = points.heads / points.kv_heads
     axes = [np.unique(group), np.unique(points.kv_heads), np.unique(batch), contexts]
     seconds = _table(axes, [group, points.kv_heads, batch, points.tokens], points.seconds)
-    read_bytes = np.broadcast_to(axes[2][:, None] * contexts * (4.0 * HEAD_DIM), seconds.shape)
+    read_bytes = np.broadcast_to(axes[2][:, None] * contexts * limits.kv_bytes, seconds.shape)
     bound_s = read_bytes / limits.bytes_per_s
     seconds = cap_cached(seconds, bound_s, read_bytes, limits)
     full = complete_all(seconds, launch_s + bound_s, axes)
@@ -90,8 +89,8 @@ def fit_prefill(
 
 def prompt_bound_s(limits: Limits, heads: Floats, kv_heads: Floats, sequences: Floats, tokens: Floats) -> Floats:
     """Seconds that causal attention over ``sequences`` prompts takes at least."""
-    flops = 4 * HEAD_DIM * heads * sequences * tokens * (tokens + 1) / 2
-    moved = 4 * HEAD_DIM * sequences * tokens * (heads + kv_heads)
+    flops = 4 * limits.head_dim * heads * sequences * tokens * (tokens + 1) / 2
+    moved = limits.kv_bytes * sequences * tokens * (heads + kv_heads)
     return np.maximum(flops / limits.flops_per_s, moved / limits.bytes_per_s)
 
 
@@ -113,7 +112,7 @@ def fit_chunks(points: MixedPoints, limits: Limits, source: Source, heads: int) 
     axes = [np.unique(alone.cached), np.unique(alone.chunk)]
     launch_s = float(alone.seconds.min())
     pairs = axes[1] * axes[0][:, None] + axes[1] * (axes[1] + 1) / 2
-    bound_s = 4 * HEAD_DIM * heads * pairs / limits.flops_per_s
+    bound_s = 4 * limits.head_dim * heads * pairs / limits.flops_per_s
     seconds = np.maximum(_table(axes, [alone.cached, alone.chunk], alone.seconds), bound_s)
     seconds = growing(complete_all(seconds, launch_s + bound_s, axes))
     efficiency = np.clip((launch_s + bound_s) / seconds, 1e-4, 1.0)
@@ -127,7 +126,7 @@ def fit_mixed(points: MixedPoints, limits: Limits, source: Source, heads: int, k
     smallest = both.where((both.chunk == both.chunk.min()) & (both.cached == 0))
     axes = [np.unique(smallest.decodes), np.unique(smallest.context)]
     launch_s = float(smallest.seconds.min())
-    bound_s = axes[0][:, None] * axes[1] * (4.0 * HEAD_DIM * kv_heads) / limits.bytes_per_s
+    bound_s = axes[0][:, None] * axes[1] * (limits.kv_bytes * kv_heads) / limits.bytes_per_s
     seconds = np.maximum(_table(axes, [smallest.decodes, smallest.context], smallest.seconds), bound_s)
     seconds = growing(complete_all(seconds, launch_s + bound_s, axes))
     efficiency = np.clip((launch_s + bound_s) / seconds, 1e-4, 1.0)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
+from simserve.calibration.limits import USUAL_HEAD_DIM
 from simserve.calibration.points import AttentionPoints, Floats, GemmPoints
-from simserve.hardware import Calibration, Curves, HardwareProfile, PrefillCurves
+from simserve.hardware import Calibration, Curves, Dtype, HardwareProfile, PrefillCurves
 from simserve.latency.attention_shape import AttentionShape
 from simserve.latency.decode_attention import DecodeAttention
 from simserve.latency.gemm import GemmRoofline, MeasuredGemms
 from simserve.latency.prefill_attention import prompts_s
-from simserve.models import Attention
-
-HEAD_DIM = 128
+from simserve.models import Attention, dtype_bytes_of
 
 
 def predict_gemms(curves: Curves, points: GemmPoints, hardware: HardwareProfile, dtype: str = "bfloat16") -> Floats:
     """Seconds of each point."""
-    width = 1 if dtype in ("int8", "fp8") else 2
+    width = dtype_bytes_of(dtype)
     roofline = GemmRoofline(hardware.peak_flops_for(dtype), hardware.bandwidth_bytes_per_s, width, width)
     gemms = MeasuredGemms(curves, roofline, roofline)
     seconds = np.empty(len(points))
@@ -27,15 +26,22 @@ def predict_gemms(curves: Curves, points: GemmPoints, hardware: HardwareProfile,
     return seconds
 
 
-def predict_decodes(curves: Curves, points: AttentionPoints, hardware: HardwareProfile) -> Floats:
+def predict_decodes(
+    curves: Curves,
+    points: AttentionPoints,
+    hardware: HardwareProfile,
+    dtype: Dtype = "bfloat16",
+    head_dim: int = USUAL_HEAD_DIM,
+) -> Floats:
     """Seconds of each point."""
-    calibrated = hardware.model_copy(update={"calibration": Calibration(decode_attention=curves)})
+    calibration = Calibration(decode_attention=curves, dtype=dtype, head_dim=head_dim)
+    calibrated = hardware.model_copy(update={"calibration": calibration})
     seconds = np.empty(len(points))
     for heads, kv_heads in np.unique(np.column_stack([points.heads, points.kv_heads]), axis=0):
-        attention = DecodeAttention(_shape(heads, kv_heads, hardware), calibrated)
+        attention = DecodeAttention(_shape(heads, kv_heads, hardware, dtype, head_dim), calibrated)
         for index in np.flatnonzero((points.heads == heads) & (points.kv_heads == kv_heads)):
             sequences = int(points.sequences[index])
-            seconds[index] = attention.lines[sequences].at(sequences * points.tokens[index])
+            seconds[index] = attention.lines.of(sequences).at(sequences * points.tokens[index])
     return seconds
 
 
@@ -51,11 +57,13 @@ def predict_prompts(curves: PrefillCurves, points: AttentionPoints, hardware: Ha
     return seconds
 
 
-def _shape(heads: float, kv_heads: float, hardware: HardwareProfile) -> AttentionShape:
+def _shape(
+    heads: float, kv_heads: float, hardware: HardwareProfile, dtype: str = "bfloat16", head_dim: int = USUAL_HEAD_DIM
+) -> AttentionShape:
     return AttentionShape(
-        Attention(int(heads), int(kv_heads), HEAD_DIM),
-        2,
-        hardware.peak_flops_for("bfloat16"),
+        Attention(int(heads), int(kv_heads), head_dim),
+        dtype_bytes_of(dtype),
+        hardware.peak_flops_for(dtype),
         hardware.bandwidth_bytes_per_s,
         hardware.compute_units or 1,
     )

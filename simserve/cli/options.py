@@ -6,7 +6,7 @@ import argparse
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from simserve.config import DTYPE_NAMES, PRESETS, EngineOptions
+from simserve.config import DTYPE_NAMES, KV_CACHE_DTYPES, PRESETS, QUANTIZATIONS, EngineOptions
 from simserve.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -60,7 +60,18 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME|FILE.py:CLASS",
         help="vllm-v1, vllm-v0, sglang, sarathi, orca, static, or a class of your own (the preset's, else vllm-v1)",
     )
-    group.add_argument("--dtype", choices=DTYPE_NAMES, default="auto", help="of weights and KV cache (auto)")
+    group.add_argument(
+        "--dtype", choices=DTYPE_NAMES, default="auto", help="of weights, activations and KV cache (auto)"
+    )
+    group.add_argument(
+        "--quantization", "-q", metavar="METHOD", help=f"of weights: {', '.join(QUANTIZATIONS)} (what config.json says)"
+    )
+    group.add_argument(
+        "--kv-cache-dtype",
+        metavar="DTYPE",
+        default=DEFAULTS.kv_cache_dtype,
+        help=f"of the KV cache: auto, {', '.join(KV_CACHE_DTYPES)} ({DEFAULTS.kv_cache_dtype})",
+    )
     group.add_argument(
         "--tensor-parallel-size", "-tp", type=whole_number, metavar="N", help="devices that share the model (1)"
     )
@@ -81,7 +92,20 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     _add_switch(group, "--enable-prefix-caching", "reuse KV blocks of prompts that begin alike")
     _add_switch(group, "--enable-chunked-prefill", "spread a long prompt over steps")
     _add_switch(group, "--async-scheduling", "plan a step while the one before it runs")
+    _add_front_end_arguments(parser)
     _add_policy_arguments(parser)
+
+
+def _add_front_end_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("front end", "HTTP, tokenising, detokenising: a server with capacity.")
+    group.add_argument(
+        "--front-end",
+        metavar="NAME|MS:US:US",
+        default=DEFAULTS.front_end,
+        help="none, vllm-v1, sglang, or ms per request and us per token of prompt and answer, as 4:2:45"
+        f" ({DEFAULTS.front_end})",
+    )
+    group.add_argument("--api-server-count", type=whole_number, metavar="N", help="processes of the front end (1)")
 
 
 def _add_policy_arguments(parser: argparse.ArgumentParser) -> None:
@@ -116,7 +140,7 @@ def _add_memory_arguments(group: argparse._ArgumentGroup) -> None:
         "--gpu-memory-utilization",
         type=number,
         metavar="FRACTION",
-        help="share of each device's memory to use (the preset's, else 0.9)",
+        help="share of each device's memory to use (the preset's, else 0.9; sglang goes by the memory)",
     )
     group.add_argument(
         "--num-gpu-blocks",
@@ -125,6 +149,12 @@ def _add_memory_arguments(group: argparse._ArgumentGroup) -> None:
         metavar="N",
         help="KV blocks (what memory allows)",
     )
+    group.add_argument(
+        "--count-graph-memory",
+        action=argparse.BooleanOptionalAction,
+        help="take the memory of captured graphs from the KV cache, as vLLM does from 0.21 on (the preset's, else no)",
+    )
+    group.add_argument("--enforce-eager", action="store_true", help="capture no graphs")
     group.add_argument(
         "--block-size",
         type=whole_number,

@@ -49,13 +49,14 @@ def _engine_summary(running: Engine, names: tuple[str, ...]) -> str:
     calibrated = "calibrated" if engine["calibrated"] else "not calibrated"
     uncertainty = f"{calibrated}: {engine['uncertainty']}"
     scale = engine["time_scale"]
+    front_end = f", front end {engine['front_end']}" if engine["api_server_count"] else ""
     return "\n".join(
         [
-            f"Model      {engine['model']}, {engine['dtype']}, up to {engine['max_model_len']} tokens,"
+            f"Model      {engine['model']}, {engine['formats']}, up to {engine['max_model_len']} tokens,"
             f" served as {', '.join(names)}",
             f"Hardware   {engine['tensor_parallel_size']} x {engine['hardware_profile']} ({uncertainty})",
             f"KV cache   {engine['kv_blocks']} blocks of {engine['block_size']} tokens",
             f"Engine     {engine['engine']}, policy {engine['policy']}, at most {engine['max_num_seqs']} requests and"
-            f" {engine['max_num_batched_tokens']} tokens a step, time scale {scale}",
+            f" {engine['max_num_batched_tokens']} tokens a step, time scale {scale}{front_end}",
         ]
     )

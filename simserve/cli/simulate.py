@@ -29,6 +29,9 @@ Progress = Callable[[int, int, float], None]
 
 PROGRESS_EVERY_S = 5.0
 
+FULL_FRONT_END = 0.5
+"""Share of the time from which on a front end makes requests wait noticeably."""
+
 PIPE_COLUMNS = 160
 """Width where stdout is no terminal: enough for every line to stay whole."""
 
@@ -83,6 +86,8 @@ def run(args: argparse.Namespace) -> int:
         if summary.rejected == len(done.records):
             raise WorkloadError(f"all {summary.rejected:,} prompts are too long: {longest}; raise --max-model-len")
         print(f"{summary.rejected:,} requests were refused, their prompts are too long: {longest}", file=sys.stderr)
+    if not done.description.api_server_count:
+        _warn_of_full_front_end(summary)
     result = result_object(summary, done.description) | requests.labels
     if args.json:
         print(to_json(result), end="")
@@ -92,6 +97,20 @@ def run(args: argparse.Namespace) -> int:
         paths = write_run(args.out, done.records, result)
         print(f"wrote {', '.join(map(str, paths))}", file=sys.stderr)
     return 0
+
+
+def _warn_of_full_front_end(summary: Summary) -> None:
+    """A prediction without a front end is too good where a real one has its hands full."""
+    from simserve.latency.front_end import VLLM_V1
+
+    work_s = VLLM_V1.work_s(summary.completed, summary.total_input_tokens, summary.total_output_tokens)
+    duration_s = summary.totals.duration_s
+    if work_s > FULL_FRONT_END * duration_s:
+        print(
+            f"no front end was simulated, and vLLM's would have been busy {work_s / duration_s:.0%} of the time: "
+            "add --front-end vllm-v1",
+            file=sys.stderr,
+        )
 
 
 def _print_tables(summary: Summary, description: RunDescription) -> None:

@@ -1,7 +1,8 @@
 """``simserve validate``: predictions beside what was measured.
 
 ``serving RUN`` sends the same requests through the simulation that a real server was measured with; ``operators DIR``
-fits efficiency curves to half of the published operator tables and asks them for the other half.
+fits efficiency curves to half of the published operator tables and asks them for the other half; ``engine``, in
+``validate_engine``, runs the torch engine on this machine and holds the simulation against it step by step.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from simserve.cli import validate_engine
 from simserve.cli.options import (
     add_engine_arguments,
     add_model_hardware_arguments,
@@ -53,11 +55,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     operators.add_argument("folder", type=Path, metavar="DIR", help="operator tables, one folder per device")
     operators.add_argument("--hardware", metavar="NAME", help="only this device (all that have tables)")
     operators.add_argument("--json", action="store_true", help="one JSON object, not a table")
+    validate_engine.add_arguments(
+        kinds.add_parser(
+            "engine",
+            help="the torch engine on this machine, step by step",
+            formatter_class=parser.formatter_class,
+            allow_abbrev=False,
+        )
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Compare and print; exit code 1 if a figure of a run is further off than ``--max-error``."""
-    return _operators(args) if args.kind == "operators" else _serving(args)
+    return {"operators": _operators, "serving": _serving, "engine": validate_engine.run}[args.kind](args)
 
 
 def _operators(args: argparse.Namespace) -> int:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from simserve.errors import HardwareError
-from simserve.hardware.curves import Calibration, Part
+from simserve.hardware.curves import Calibration
+from simserve.hardware.parts import Dtype, Part
 
-Dtype = Literal["bfloat16", "float16", "float32", "int8", "fp8"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 
@@ -88,11 +89,18 @@ class HardwareProfile(Part):
     @property
     def uncertainty(self) -> str:
         """How far off a predicted step may be, and why, in words."""
+        return self.uncertainty_with({})
+
+    def uncertainty_with(self, carried: Mapping[str, float]) -> str:
+        """``uncertainty`` where the efficiencies are carried over to number formats never measured, each so unsure."""
         if not self.calibrated or self.calibration is None:
-            return f"±{self.default_efficiency.uncertainty:.0%}, from datasheet peaks and assumed efficiencies"
+            widest = max(self.default_efficiency.uncertainty, *carried.values(), 0.0)
+            return f"±{widest:.0%}, from datasheet peaks and assumed efficiencies"
         derived = self.calibration.derived_from
         basis = f"of {', '.join(derived)}" if derived else "of this device"
-        return f"±{self.calibration.uncertainty:.0%}, from measured operators {basis}"
+        widest = max(self.calibration.uncertainty, *carried.values(), 0.0)
+        formats = f" in 16 bits, carried over to {' and '.join(carried)}" if carried else ""
+        return f"±{widest:.0%}, from measured operators {basis}{formats}"
 
     def peak_flops_for(self, dtype: str) -> float:
         """Peak FLOP/s in ``dtype``; raises :class:`HardwareError` naming the dtypes the profile states."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from simserve.hardware import Curves, HardwareProfile
-from simserve.latency.attention_shape import MEASURED_BYTES, AttentionShape
+from simserve.latency.attention_shape import AttentionShape
 from simserve.latency.lines import Floats, Lines, LinesByCount, weights_between
-from simserve.models import Attention
+from simserve.models import Attention, dtype_bytes_of
 
 
 class BatchCurves:
@@ -55,7 +55,7 @@ class DecodeAttention:
         calibration = hardware.calibration
         if calibration is not None and isinstance(calibration.decode_attention, Curves):
             # A KV head of another width or number format counts as much as the bytes it holds.
-            self._units = shape.bytes_per_token / (2 * calibration.head_dim * MEASURED_BYTES)
+            self._units = shape.bytes_per_token / (2 * calibration.head_dim * dtype_bytes_of(calibration.dtype))
             self._curves = _curves_for(calibration.decode_attention, shape.attention, self._units)
         else:
             self._units = 1.0

@@ -60,6 +60,12 @@ def graph_sizes(max_num_seqs: int, max_tokens: int) -> list[int]:
     return [size for size in (1, 2, 4, *range(8, 256, 8), *range(256, 513, 16)) if size <= largest]
 
 
+def captured_graphs(max_num_seqs: int, max_tokens: int) -> int:
+    """How many graphs vLLM captures: pieces between attention for every size, whole steps for decodes alone."""
+    sizes = graph_sizes(max_num_seqs, max_tokens)
+    return len(sizes) + sum(size <= max_num_seqs for size in sizes)
+
+
 def padded_tokens(max_tokens: int, sizes: list[int]) -> npt.NDArray[np.intp]:
     """Rows that a step of 0 .. ``max_tokens`` tokens computes: up to the next graph size, if there is one."""
     tokens = np.arange(max_tokens + 1)

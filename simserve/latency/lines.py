@@ -53,15 +53,20 @@ class Lines:
         return result
 
 
-class LinesByCount(dict[int, Lines]):
-    """Lines for each number of something, compiled by ``compile`` when it is first asked for."""
+class LinesByCount:
+    """Lines for each number of something, compiled by ``compile`` when they are first asked for.
+
+    Where it is asked at every step, ``known.get(count) or of(count)`` spares the call.
+    """
 
     def __init__(self, compile: Callable[[int], Lines]) -> None:
-        super().__init__()
+        self.known: dict[int, Lines] = {}
         self._compile = compile
 
-    def __missing__(self, count: int) -> Lines:
-        lines = self[count] = self._compile(count)
+    def of(self, count: int) -> Lines:
+        lines = self.known.get(count)
+        if lines is None:
+            lines = self.known[count] = self._compile(count)
         return lines
 
 

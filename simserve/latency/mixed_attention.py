@@ -41,7 +41,7 @@ class MixedDecodeAttention:
     def _new_lines(self, decodes: int) -> Lines:
         contexts, seconds = self._unpacked(decodes)
         totals = contexts * decodes
-        seconds = np.maximum(seconds, self._decode.lines[decodes].at_all(totals))
+        seconds = np.maximum(seconds, self._decode.lines.of(decodes).at_all(totals))
         return Lines(totals, seconds, float(seconds[-1] / totals[-1]))
 
     def _unpacked(self, decodes: int) -> tuple[Floats, Floats]:

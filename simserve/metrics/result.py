@@ -11,8 +11,8 @@ from simserve.metrics.summary import Summary, utilisation
 
 Result = dict[str, str | int | float | bool | None]
 
-PEAKS = ("peak_flops", "peak_bandwidth_bytes_per_s")
-"""Fields of a description that are facts of the profile, not of the run."""
+NOT_LABELS = ("peak_flops", "peak_bandwidth_bytes_per_s", "formats")
+"""Fields of a description that are facts of the profile, not of the run, or say for people what others say."""
 
 
 def result_object(summary: Summary, description: RunDescription) -> Result:
@@ -65,7 +65,7 @@ def _milliseconds(seconds: float) -> float | None:
 
 def _own(summary: Summary, description: RunDescription) -> Result:
     totals, used = summary.totals, utilisation(summary.totals, description)
-    labels = {name: value for name, value in asdict(description).items() if name not in PEAKS}
+    labels = {name: value for name, value in asdict(description).items() if name not in NOT_LABELS}
     return {
         **labels,
         "peak_kv_blocks_used": totals.peak_kv_blocks_used,
@@ -77,6 +77,7 @@ def _own(summary: Summary, description: RunDescription) -> Result:
         "compute_utilization": used.compute,
         "bandwidth_utilization": used.bandwidth,
         "busy_fraction": used.busy,
+        "front_end_utilization": used.front_end if description.api_server_count else None,
         "mean_running_requests": totals.mean_running_requests,
         "steps": totals.steps,
         "aborted": summary.aborted,

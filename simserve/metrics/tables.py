@@ -87,7 +87,16 @@ def _hardware_lines(summary: Summary, description: RunDescription) -> list[tuple
             "utilisation",
             f"compute {used.compute:.1%}, bandwidth {used.bandwidth:.1%}, busy {used.busy:.1%} of the time",
         ),
+        *_front_end_lines(description, used.front_end),
     ]
+
+
+def _front_end_lines(description: RunDescription, busy: float) -> list[tuple[str, str]]:
+    count = description.api_server_count
+    if not count:
+        return []
+    processes = "1 process" if count == 1 else f"{count} processes"
+    return [("front end", f"{description.front_end}, {processes}, busy {busy:.1%} of the time")]
 
 
 def _heading(description: RunDescription) -> Text:
@@ -95,7 +104,7 @@ def _heading(description: RunDescription) -> Text:
         (description.model, "bold"),
         " on ",
         (description.hardware, "bold"),
-        f" ({description.dtype}, {description.policy}): {description.workload}",
+        f" ({description.formats}, {description.policy}): {description.workload}",
     )
 
 

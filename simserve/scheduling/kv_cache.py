@@ -18,10 +18,13 @@ class BlockRun:
     """``blocks`` KV blocks with one fate. ``key`` is the unit they hold, None if nobody could ask for them.
 
     ``owner_blocks`` is for what a preempted request left behind: how many of its blocks, counted from the first, are
-    full; reusing takes the last ones first, so what is left of the run is still the beginning.
+    full; reusing takes the last ones first, so what is left of the run is still the beginning. ``pages`` are the
+    blocks' numbers, where they have any.
     """
 
-    __slots__ = ("blocks", "holders", "key", "owner_blocks")
+    __slots__ = ("blocks", "holders", "key", "owner_blocks", "pages")
+
+    pages: list[int]
 
     def __init__(self, blocks: int, key: Hashable = None, holders: int = 0, owner_blocks: int = 0) -> None:
         self.blocks = blocks
@@ -159,11 +162,8 @@ class KVCache:
         if own > 0:
             self.free_blocks += own
             # Blocks of a unit that was not complete hold nothing that could be asked for.
-            if may_return and full > 0 and self.prefix_caching and units == request.total_unit_blocks(self.block_size):
-                request.left_behind = BlockRun(own, owner_blocks=full)
-                self._enqueue(request.left_behind)
-            else:
-                self._enqueue_nameless(own)
+            findable = may_return and self.prefix_caching and units == request.total_unit_blocks(self.block_size)
+            self._give_back(request, own, full if findable else 0)
         if request.unit_runs:
             for run in reversed(request.unit_runs):
                 run.holders -= 1
@@ -172,6 +172,23 @@ class KVCache:
                     self._enqueue(run)
             request.unit_runs = []
         request.allocated_tokens = 0
+
+    def forget_prefixes(self) -> None:
+        """Let nobody find what has been computed so far; whoever holds it keeps it."""
+        for twins in self._cached.values():
+            for run in twins:
+                run.key = None
+        self._cached.clear()
+        self.version += 1
+
+    def _give_back(self, request: Request, own: int, findable: int) -> BlockRun:
+        """Queue ``own`` blocks, the last of ``request``; it will find the first ``findable`` of them if it returns."""
+        if findable > 0:
+            run = request.left_behind = BlockRun(own, owner_blocks=findable)
+            self._enqueue(run)
+            return run
+        self._enqueue_nameless(own)
+        return self._newest
 
     def _enqueue(self, run: BlockRun) -> None:
         self._queue[run] = None

@@ -14,6 +14,8 @@ from simserve.metrics.records import FINISHED, REJECTED, Records, RunTotals, Tok
 from simserve.scheduling import Request, Scheduler
 from simserve.simulation.replica import Run
 
+Columns = dict[str, npt.NDArray[np.float64]]
+
 REQUEST_COLUMNS = (
     "row", "arrival_s", "scheduled_s", "first_token_s", "finish_s", "input_tokens", "output_tokens", "cached_tokens",
     "preemptions", "status",
@@ -24,7 +26,7 @@ DECODE_COLUMNS = ("steps", "decodes", "context_tokens", "followed", "busy_s")
 
 MIXED_COLUMNS = (
     "decodes", "context_tokens", "prefill_tokens", "prefill_pairs", "prefill_kv_tokens", "sampled", "batch", "followed",
-    "busy_s",
+    "busy_s", "gap_s",
 )  # fmt: skip
 """Of any other run, which is one step."""
 
@@ -57,8 +59,8 @@ class Recorder:
         self._requests = bytearray()
         self._decode_runs = bytearray()
         self._mixed_runs = bytearray()
-        self._durations_s = bytearray()
-        """Of each step of the noted runs that have more than one."""
+        self._gaps_s = bytearray()
+        """Of each step of the noted runs of decodes alone, as their tokens were sent."""
         self._late_gaps_s = array("d")
         self._gaps = TokenGaps(np.zeros(0), np.zeros(0, dtype=np.int64))
         self._steps = self._prefill_tokens = 0
@@ -73,12 +75,11 @@ class Recorder:
             steps, decodes = plan.repeat, plan.num_decodes
             busy_s = run.end_s - run.start_s
             self._decode_runs += DECODE_ROW(steps, decodes, plan.decode_context_tokens, decodes - plan.padding, busy_s)
-            if steps > 1:
-                durations_s = run.durations_s
-                if isinstance(durations_s, list):
-                    self._durations_s += struct.pack(f"{steps}d", *durations_s)
-                else:
-                    self._durations_s += durations_s.tobytes()
+            gaps_s = run.durations_s if run.gaps_s is None else run.gaps_s
+            if isinstance(gaps_s, list):
+                self._gaps_s += struct.pack(f"{steps}d", *gaps_s)
+            else:
+                self._gaps_s += gaps_s.tobytes()
         for request in finished:
             self.finish(request, FINISHED)
         self._runs_seen += 1
@@ -89,7 +90,11 @@ class Recorder:
                 self._fold()
 
     def _note_mixed(self, run: Run) -> None:
-        plan, end_s, late_gaps_s = run.plan, run.end_s, self._late_gaps_s
+        plan, late_gaps_s = run.plan, self._late_gaps_s
+        gap_s = busy_s = run.end_s - run.start_s
+        sent_s = run.end_s + run.lag_s
+        if run.gaps_s is not None:
+            gap_s = run.gaps_s[0]
         batch = plan.num_decodes - plan.padding
         followed = batch - len(plan.returning)
         pairs = kv_tokens = 0.0
@@ -97,16 +102,16 @@ class Recorder:
             tokens, context = chunk.tokens, chunk.context_tokens
             pairs += tokens * (context + (tokens + 1) / 2)
             kv_tokens += tokens + context
-            if chunk.samples and chunk.request.first_token_s != end_s:
-                late_gaps_s.append(end_s - chunk.request.last_token_s)
+            if chunk.samples and chunk.request.first_token_s != sent_s:
+                late_gaps_s.append(sent_s - chunk.request.last_token_s)
         for request in plan.returning:
-            late_gaps_s.append(end_s - request.last_token_s)
+            late_gaps_s.append(sent_s - request.last_token_s)
         for stall in plan.resuming:
-            late_gaps_s.extend([end_s - stall.last_token_s] * stall.count)
+            late_gaps_s.extend([sent_s - stall.last_token_s] * stall.count)
             followed -= stall.count
         self._mixed_runs += MIXED_ROW(
             plan.num_decodes, plan.decode_context_tokens, plan.prefill_tokens, pairs, kv_tokens,
-            plan.num_decodes + plan.num_sampled_chunks, batch + len(plan.chunks), followed, end_s - run.start_s,
+            plan.num_decodes + plan.num_sampled_chunks, batch + len(plan.chunks), followed, busy_s, gap_s,
         )  # fmt: skip
 
     def finish(self, request: Request, status: int) -> None:
@@ -163,7 +168,7 @@ class Recorder:
         quiet |= {name: zeros for name in MIXED_COLUMNS if name.startswith("prefill")}
         quiet |= {"sampled": quiet["decodes"], "batch": quiet["followed"]}
         mixed["steps"] = ones
-        column = {name: np.concatenate([quiet[name], mixed[name]]) for name in mixed}
+        column = {name: np.concatenate([quiet[name], mixed[name]]) for name in mixed if name != "gap_s"}
         steps, busy_s = column["steps"], column["busy_s"]
         self._steps += int(steps.sum())
         self._busy_s += float(busy_s.sum())
@@ -180,26 +185,23 @@ class Recorder:
         )
         self._flops += work.flops
         self._bytes += work.bytes_moved
-        self._fold_gaps(steps.astype(np.int64), busy_s, column["followed"].astype(np.int64))
+        self._fold_gaps(quiet, mixed)
         del quiet, mixed, column, steps, busy_s  # they hold the arrays' memory
         self._decode_runs, self._mixed_runs = bytearray(), bytearray()
-        self._durations_s, self._late_gaps_s = bytearray(), array("d")
+        self._gaps_s, self._late_gaps_s = bytearray(), array("d")
 
-    def _fold_gaps(
-        self, steps: npt.NDArray[np.int64], busy_s: npt.NDArray[np.float64], followed: npt.NDArray[np.int64]
-    ) -> None:
-        """A decode's gap is the length of its step: it had its last token when the step began, unless it paused."""
-        alone = (steps == 1) & (followed > 0)
-        many = steps > 1
+    def _fold_gaps(self, quiet: Columns, mixed: Columns) -> None:
+        """A decode's gap is that of its step: it had its last token when the step began, unless it paused."""
         late = np.array(self._late_gaps_s)
-        gaps = np.concatenate([self._gaps.gap_s, busy_s[alone], np.frombuffer(self._durations_s), late])
-        counts = [self._gaps.count, followed[alone], np.repeat(followed[many], steps[many]), np.ones(len(late))]
-        merged, where = np.unique(gaps, return_inverse=True)
-        total = np.bincount(where, weights=np.concatenate(counts), minlength=len(merged))
+        gaps = np.concatenate([self._gaps.gap_s, np.frombuffer(self._gaps_s), mixed["gap_s"], late])
+        followed = np.repeat(quiet["followed"], quiet["steps"].astype(np.int64))
+        counts = np.concatenate([self._gaps.count, followed, mixed["followed"], np.ones(len(late))])
+        merged, where = np.unique(gaps[counts > 0], return_inverse=True)
+        total = np.bincount(where, weights=counts[counts > 0], minlength=len(merged))
         self._gaps = TokenGaps(merged, total.astype(np.int64))
 
 
-def _columns(rows: bytearray, names: tuple[str, ...]) -> dict[str, npt.NDArray[np.float64]]:
+def _columns(rows: bytearray, names: tuple[str, ...]) -> Columns:
     """Rows written one after another, by column."""
     table = np.frombuffer(rows, dtype=np.float64).reshape(-1, len(names))
     return {name: table[:, index] for index, name in enumerate(names)}

@@ -29,14 +29,19 @@ Floats = npt.NDArray[np.float64]
 class Run:
     """``plan`` from ``start_s`` on: ``durations_s`` of its steps, which end at ``ends_s``; the last begins at
     ``last_start_s`` and ends at ``end_s``.
+
+    A front end sends the tokens of the last step ``lag_s`` later, and those of each step ``gaps_s`` (None: its
+    duration) after those of the step before.
     """
 
-    __slots__ = ("durations_s", "end_s", "ends_s", "last_start_s", "plan", "start_s")
+    __slots__ = ("durations_s", "end_s", "ends_s", "gaps_s", "lag_s", "last_start_s", "plan", "start_s")
 
     def __init__(self, plan: StepPlan, start_s: float, durations_s: Floats | list[float]) -> None:
         self.plan = plan
         self.start_s = self.last_start_s = start_s
         self.durations_s = durations_s
+        self.lag_s = 0.0
+        self.gaps_s: Floats | list[float] | None = None
         self.ends_s: Floats | list[float]
         if len(durations_s) == 1:
             self.end_s = start_s + durations_s[0]
@@ -49,6 +54,11 @@ class Run:
             ends[0] += start_s
             self.ends_s = np.add.accumulate(ends, out=ends)
             self.last_start_s, self.end_s = ends[-2:].tolist()
+
+    @property
+    def sent_s(self) -> float:
+        """When clients got the tokens of the last step."""
+        return self.end_s + self.lag_s
 
     def shorten(self, steps: int) -> None:
         """Keep the first ``steps`` steps only."""
@@ -95,6 +105,12 @@ class Replica:
         self._planned: StepPlan | None = None
         self._aborting: list[Hashable] = []
         self._wake = self._new_alarm()
+        self._sent_s = 0.0
+        """When clients got the tokens of the last run."""
+
+    @property
+    def run_in_flight(self) -> Run | None:
+        return self._run
 
     @property
     def step_in_flight(self) -> bool:
@@ -145,13 +161,13 @@ class Replica:
         else:
             self._planned = None
             if not plan.num_decodes and not plan.chunks:
-                self._note_pauses(plan, now)
+                self._note_pauses(plan)
                 plan = self._schedule()
         while plan.preempted and plan.is_empty:  # somebody made room for others, who can run now
-            self._note_pauses(plan, now)
+            self._note_pauses(plan)
             plan = self._schedule()
         if plan.pausing or plan.stalling is not None:
-            self._note_pauses(plan, now)
+            self._note_pauses(plan)
         if plan.num_decodes or plan.chunks:
             self._begin(plan, now)
         else:
@@ -171,6 +187,7 @@ class Replica:
         for request in finished:
             request.finish_s = end_s
         self._observer.run_done(run, finished)
+        self._sent_s = end_s + run.lag_s
 
     def _begin(self, plan: StepPlan, now: float) -> None:
         steps = plan.repeat
@@ -191,11 +208,11 @@ class Replica:
         """Whether, since the plan was made, something came that must be seen when its first step starts."""
         return bool(self._aborting) or (len(self._scheduler.waiting) > 0 and not self._scheduler.admission_is_blocked)
 
-    def _note_pauses(self, plan: StepPlan, now: float) -> None:
+    def _note_pauses(self, plan: StepPlan) -> None:
         for request in plan.pausing:
-            request.last_token_s = now
+            request.last_token_s = self._sent_s
         if plan.stalling is not None:
-            plan.stalling.last_token_s = now
+            plan.stalling.last_token_s = self._sent_s
 
     def _schedule(self) -> StepPlan:
         if self._aborting:

@@ -41,9 +41,12 @@ class Tokenizer:
         self.is_fallback = is_fallback
         self.vocab_size: int = inner.get_vocab_size()
 
-    def encode(self, text: str) -> list[int]:
-        """The token ids of ``text``. Raises :class:`RequestError` for text that is not valid Unicode."""
-        ids: list[int] = self._encoding(text).ids
+    def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
+        """The token ids of ``text``. Raises :class:`RequestError` for text that is not valid Unicode.
+
+        ``add_special_tokens`` puts those around it that the model was trained with, such as one for its beginning.
+        """
+        ids: list[int] = self._encoding(text, add_special_tokens).ids
         return ids
 
     def decode(self, token_ids: Sequence[int]) -> str:
@@ -53,6 +56,15 @@ class Tokenizer:
                 raise RequestError(f"token id {token_id} is not in the vocabulary of {self.name}")
         text: str = self._inner.decode(list(token_ids), skip_special_tokens=False)
         return text
+
+    def text_of(self, token_ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
+        """The text of ``token_ids`` as far as they are known: a model may have more ids than its tokenizer."""
+        text: str = self._inner.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
+        return text
+
+    def stream(self, before: Sequence[int], *, skip_special_tokens: bool) -> TextStream:
+        """Text token by token, behind the tokens ``before``."""
+        return TextStream(self._inner, before, skip_special_tokens)
 
     def split(self, text: str) -> tuple[list[int], list[str]]:
         """The token ids of ``text`` and, one for one, the stretch of ``text`` that each stands for.
@@ -65,9 +77,9 @@ class Tokenizer:
         cuts = [0, *ends[:-1], len(text)] if ends else [0]
         return encoding.ids, [text[start:end] for start, end in pairwise(cuts)]
 
-    def _encoding(self, text: str) -> tokenizers.Encoding:
+    def _encoding(self, text: str, add_special_tokens: bool = False) -> tokenizers.Encoding:
         try:
-            return self._inner.encode(text, add_special_tokens=False)
+            return self._inner.encode(text, add_special_tokens=add_special_tokens)
         except TypeError as error:
             raise RequestError("the text has half of a surrogate pair; send valid Unicode") from error
 
@@ -76,6 +88,28 @@ class Tokenizer:
             return self._inner.id_to_token(token_id) is not None
         except OverflowError:
             return False
+
+
+class TextStream:
+    """Decodes token by token, holding back characters that are not complete."""
+
+    def __init__(self, inner: tokenizers.Tokenizer, before: Sequence[int], skip_special_tokens: bool) -> None:
+        from tokenizers.decoders import DecodeStream
+
+        self._inner = inner
+        self._skip_special_tokens = skip_special_tokens
+        self._stream = DecodeStream(ids=list(before), skip_special_tokens=skip_special_tokens)
+
+    def step(self, token_id: int) -> str | None:
+        """The text that one more token completes, None if it does not complete any."""
+        try:
+            text: str | None = self._stream.step(self._inner, token_id)
+        except Exception:  # the bare class: text before the token has changed, which broken bytes can do
+            from tokenizers.decoders import DecodeStream
+
+            self._stream = DecodeStream(ids=[], skip_special_tokens=self._skip_special_tokens)
+            text = self._stream.step(self._inner, token_id)
+        return text
 
 
 def _read(path: Path) -> tokenizers.Tokenizer:
