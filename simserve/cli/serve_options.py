@@ -41,7 +41,7 @@ SERVER = (
     Flag("server.timeout", ("--timeout",), "longest time for one request, such as 90s; then 504 (none)"),
     Flag("server.max_body_size", ("--max-body-size",), "largest request body, such as 10MB; then 413 (32MiB)"),
     Flag("server.max_waiting_requests", ("--max-waiting-requests",), "longest queue; then 503 (none)"),
-    Flag("server.shutdown_grace", ("--shutdown-grace",), "how long SIGTERM lets open requests go on (30s)"),
+    Flag("server.shutdown_grace", ("--shutdown-grace",), "how long SIGTERM lets open requests go on (5s)"),
     Flag("auth.keys", ("--api-key",), "keys that clients must show (none)", {"nargs": "+", "metavar": "KEY"}),
     Flag("logging.level", ("--log-level",), "debug, info, warning or error (info)"),
     Flag("logging.format", ("--log-format",), "text or json (text)"),

@@ -55,6 +55,11 @@ def try_again(message: str, after_s: float) -> ApiError:
     return ApiError(message, status=503, headers={"Retry-After": str(math.ceil(after_s))})
 
 
+def timed_out() -> ApiError:
+    """504 for a request that took longer than this server allows."""
+    return ApiError("The request took longer than this server allows; ask for less.", status=504, code="timeout")
+
+
 def shutting_down() -> ApiError:
     """503 for a request that the engine gave up because the server stops."""
     return ApiError("The server is shutting down; send the request again later.", status=503)
@@ -92,6 +97,8 @@ def as_api_error(error: Exception) -> ApiError:
         return error
     if isinstance(error, SimServeError):
         return ApiError(str(error))
+    if isinstance(error, TimeoutError):
+        return timed_out()
     if isinstance(error, web.RequestPayloadError):
         return ApiError("The request body could not be read; check its length and encoding.")
     log.error("unexpected error while serving a request", exc_info=error)

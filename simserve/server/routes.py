@@ -12,13 +12,12 @@ from aiohttp import web
 
 from simserve.server.errors import ApiError
 from simserve.server.generation import Plan
-from simserve.server.limits import Charging, check_prompts
+from simserve.server.limits import RequestLimits, taken_deadline
 from simserve.server.models import ModelPool, model_cards
 from simserve.server.protocol import ChatRequest, CompletionFields, CompletionRequest, parse
 from simserve.server.request_ids import current_request_id
 from simserve.server.responses import Envelope, timing_headers, whole_body
 from simserve.server.service import Service
-from simserve.server.settings import InferenceSection
 from simserve.server.status import status_body
 from simserve.server.streaming import SSE_HEADERS, Timings, stream_answer
 from simserve.server.streams import drained, opened, together
@@ -32,15 +31,11 @@ Body = TypeVar("Body", bound=CompletionFields)
 
 
 class Routes:
-    """The endpoints of models: ``models`` has those that can be asked for, ``rules`` what holds for all of them.
+    """The endpoints of models: ``models`` has those that can be asked for, ``limits`` what is asked of a request."""
 
-    ``charging`` counts their tokens.
-    """
-
-    def __init__(self, models: ModelPool, rules: InferenceSection, charging: Charging) -> None:
+    def __init__(self, models: ModelPool, limits: RequestLimits) -> None:
         self._models = models
-        self._rules = rules
-        self._charging = charging
+        self._limits = limits
 
     def table(self) -> list[web.AbstractRouteDef]:
         """The routes, for ``app.add_routes``."""
@@ -80,8 +75,8 @@ class Routes:
         return _json(next(card for card in model_cards(self._models) if card["id"] == name))
 
     async def health(self, request: web.Request) -> web.Response:
-        """``GET /health``: 200 and an empty body."""
-        return web.Response()
+        """``GET /health``: 200 and an empty body, 503 once the server shuts down."""
+        return web.Response(status=503 if self._limits.drain.ending else 200)
 
     async def status(self, request: web.Request) -> web.Response:
         """``GET /status``: what is going on right now; memory is the KV cache's, in bytes."""
@@ -92,7 +87,7 @@ class Routes:
             raise ApiError("The request must have the header Content-Type: application/json.")
         raw = await request.read()
         in_thread = len(raw) > INLINE_BODY_BYTES
-        defaults = {"stream": self._rules.streaming_default}
+        defaults = {"stream": self._limits.rules.streaming_default}
         body = await asyncio.to_thread(parse, raw, kind, defaults) if in_thread else parse(raw, kind, defaults)
         self._models.check(body.model)
         return body
@@ -100,14 +95,13 @@ class Routes:
     async def _answer(
         self, request: web.Request, body: CompletionFields, service: Service, envelope: Envelope, plan: Plan
     ) -> web.StreamResponse:
-        check_prompts(plan, self._rules.max_input_tokens)
-        await self._charging.tokens(request, plan.prompt_tokens + plan.output_tokens)
+        await self._limits.admit(request, service.engine, plan)
         _log_added(request, body, envelope, plan)
         async with opened(service.engine, [choice.sequence for choice in plan.choices]) as streams:
             if body.stream:
                 response: web.StreamResponse = web.StreamResponse(headers=SSE_HEADERS)
                 await response.prepare(request)
-                timings = await stream_answer(response, body, envelope, plan, streams)
+                timings = await stream_answer(response, body, envelope, plan, streams, taken_deadline(request))
             else:
                 timings = await together([drained(stream) for stream in streams])
                 response = _whole_response(envelope, plan, timings)

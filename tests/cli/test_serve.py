@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -104,15 +105,53 @@ def test_it_starts_serves_logs_and_ends_on_ctrl_c() -> None:
         os.kill(server.process.pid, 0)
 
 
-def test_sigterm_ends_it_even_with_a_stream_open() -> None:
-    with running("--time-scale", "1") as server:
-        host, port = server.url.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port)), timeout=10) as client:
-            body = json.dumps({"prompt": "hello", "max_tokens": 100_000, "stream": True}).encode()
-            head = f"Host: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-            client.sendall(b"POST /v1/completions HTTP/1.1\r\n" + head.encode() + body)
-            assert client.recv(100).startswith(b"HTTP/1.1 200")
-            assert server.stop(signal.SIGTERM) == 0
+@contextmanager
+def streaming(server: Server, tokens: int) -> Iterator[socket.socket]:
+    """A client in the middle of a stream."""
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as client:
+        body = json.dumps({"prompt": "hello", "max_tokens": tokens, "stream": True}).encode()
+        head = f"Host: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        client.sendall(b"POST /v1/completions HTTP/1.1\r\n" + head.encode() + body)
+        assert client.recv(100).startswith(b"HTTP/1.1 200")
+        yield client
+
+
+def rest_of(client: socket.socket) -> str:
+    return b"".join(iter(lambda: client.recv(65536), b"")).decode()
+
+
+def test_sigterm_lets_a_stream_end_and_nobody_new_in() -> None:
+    with running("--time-scale", "1", "--shutdown-grace", "20") as server:
+        with streaming(server, tokens=100) as client:
+            server.process.send_signal(signal.SIGTERM)
+            server.read_until("Shutting down")
+            with pytest.raises(urllib.error.URLError):
+                server.get("/health")
+            rest = rest_of(client)
+        assert server.process.wait(timeout=10) == 0
+    assert rest.rstrip().endswith("data: [DONE]\n\n\r\n0")
+    assert '"finish_reason":"length"' in rest
+    assert "shutting down" not in rest
+
+
+def test_sigterm_ends_a_stream_that_is_too_long() -> None:
+    with running("--time-scale", "1", "--shutdown-grace", "0.3") as server, streaming(server, tokens=100_000) as client:
+        assert server.stop(signal.SIGTERM) == 0
+        assert "The server is shutting down" in rest_of(client)
+    assert "1 requests did not end in time and are cut off" in server.log
+
+
+TERM, INT = signal.SIGTERM, signal.SIGINT
+
+
+@pytest.mark.parametrize("signals", [[INT], [TERM, TERM], [TERM, INT]])
+def test_ctrl_c_or_a_second_signal_ends_it_at_once(signals: list[int]) -> None:
+    with running("--time-scale", "1", "--shutdown-grace", "60") as server, streaming(server, tokens=100_000):
+        for signum in signals[:-1]:
+            server.process.send_signal(signum)
+            server.read_until("Shutting down")
+        assert server.stop(signals[-1]) == 0
 
 
 def test_every_flag_by_the_names_users_know() -> None:

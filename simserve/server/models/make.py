@@ -20,5 +20,6 @@ def pool_of(settings: Settings) -> ModelPool:
         max_loaded=settings.models.max_loaded,
         unload_timeout_s=settings.models.unload_timeout,
         load_timeout_s=settings.models.load_timeout,
+        max_waiting_requests=settings.server.max_waiting_requests,
     )
     return ModelPool(models, preload, limits)

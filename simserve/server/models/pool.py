@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -19,6 +19,8 @@ from simserve.errors import SimServeError
 from simserve.server.errors import ApiError, model_not_found, shutting_down, try_again
 from simserve.server.models.adapters import Adapter, Adapters, LoadAdapter
 from simserve.server.models.loadable import Loadable
+from simserve.server.models.signal import Signal
+from simserve.server.models.totals import total
 from simserve.server.service import Service
 
 log = logging.getLogger("simserve.server")
@@ -29,22 +31,24 @@ RETRY_AFTER_S = 5
 
 @dataclass(frozen=True)
 class PoolLimits:
-    """How many models are in memory at most, how long an unused one stays, how long a request waits for its own."""
+    """How many models are in memory at most, how long an unused one stays; how long requests wait, and how many."""
 
     max_loaded: int | None = None
     unload_timeout_s: float | None = None
     load_timeout_s: float = 300.0
+    max_waiting_requests: int | None = None
 
 
 @dataclass(eq=False)
 class Slot:
-    """One available model and what has become of it; ``pins`` are requests that wait for it or use it."""
+    """One available model and what has become of it; ``pins`` are requests that use it or wait for its load."""
 
     model: Loadable
     service: Service | None = None
     loading: asyncio.Task[None] | None = None
     has_place: bool = False
     draining: bool = False
+    waiting: int = 0
     pins: int = 0
     used_s: float = 0.0
     unloading: asyncio.TimerHandle | None = None
@@ -73,7 +77,7 @@ class ModelPool:
         self._limits = limits
         self.created_s = int(time.time())
         self._making_room = asyncio.Lock()
-        self._changed = _Signal()
+        self._changed = Signal()
         self._background: set[asyncio.Task[None]] = set()
 
     @classmethod
@@ -120,20 +124,10 @@ class ModelPool:
     async def use(self, name: str | None) -> AsyncIterator[Service]:
         """The model of that name, in memory inside the ``async with`` block.
 
-        Raises :class:`ApiError`: 404 if there is no such model, 503 if it was not loaded in time.
+        Raises :class:`ApiError`: 404 if there is no such model, 503 if it was not loaded in time or too many wait.
         """
         slot, adapter = self._slot(self.default if name is None else name)
-        try:
-            async with asyncio.timeout(self._limits.load_timeout_s):
-                await self._changed.until(lambda: not slot.draining)
-                self._pin(slot)
-                try:
-                    service = await self._loaded(slot)
-                except BaseException:
-                    self._unpin(slot)
-                    raise
-        except TimeoutError:
-            raise try_again(f"The model `{slot.model.name}` is not loaded yet; try again.", RETRY_AFTER_S) from None
+        service = await self._pinned(slot)
         try:
             yield adapter.over(service) if adapter else service
         finally:
@@ -164,7 +158,7 @@ class ModelPool:
 
     def status(self) -> EngineStatus:
         """All loaded engines together; memory is counted in blocks of one byte."""
-        return _total([slot.service.engine.status() for slot in self.slots if slot.service])
+        return total([slot.service.engine.status() for slot in self.slots if slot.service])
 
     def _slot(self, name: str) -> tuple[Slot, Adapter | None]:
         adapter = self.adapters.get(name)
@@ -172,6 +166,26 @@ class ModelPool:
         if slot is None:
             raise model_not_found(name)
         return slot, adapter
+
+    async def _pinned(self, slot: Slot) -> Service:
+        """The model in memory, with a pin on it."""
+        most = self._limits.max_waiting_requests
+        if most is not None and slot.waiting >= most:
+            raise try_again(f"Too many requests wait for the model `{slot.model.name}`; try again.", RETRY_AFTER_S)
+        slot.waiting += 1
+        try:
+            async with asyncio.timeout(self._limits.load_timeout_s):
+                await self._changed.until(lambda: not slot.draining)
+                self._pin(slot)
+                try:
+                    return await self._loaded(slot)
+                except BaseException:
+                    self._unpin(slot)
+                    raise
+        except TimeoutError:
+            raise try_again(f"The model `{slot.model.name}` is not loaded yet; try again.", RETRY_AFTER_S) from None
+        finally:
+            slot.waiting -= 1
 
     def _pin(self, slot: Slot) -> None:
         slot.pins += 1
@@ -192,6 +206,7 @@ class ModelPool:
 
     def _unload_unused(self, slot: Slot) -> None:
         slot.unloading = None
+        slot.draining = True  # at once: who comes before the task begins must wait
         task = asyncio.create_task(self._drain(slot))
         self._background.add(task)
         task.add_done_callback(self._background.discard)
@@ -271,35 +286,3 @@ def _retrieve(task: asyncio.Task[None]) -> None:
     """Take note of a failure that everybody may have stopped waiting for; it has been logged."""
     if not task.cancelled():
         task.exception()
-
-
-class _Signal:
-    """Wakes everybody who waits for something to be so."""
-
-    def __init__(self) -> None:
-        self._event = asyncio.Event()
-
-    def tell(self) -> None:
-        """Something has changed."""
-        self._event.set()
-        self._event = asyncio.Event()
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until ``condition`` holds; it is asked again after each change."""
-        while not condition():
-            await self._event.wait()
-
-
-def _total(statuses: Sequence[EngineStatus]) -> EngineStatus:
-    return EngineStatus(
-        clock_s=max((one.clock_s for one in statuses), default=0.0),
-        waiting_requests=sum(one.waiting_requests for one in statuses),
-        running_requests=sum(one.running_requests for one in statuses),
-        completed_requests=sum(one.completed_requests for one in statuses),
-        aborted_requests=sum(one.aborted_requests for one in statuses),
-        steps=sum(one.steps for one in statuses),
-        inflight_batches=sum(one.inflight_batches for one in statuses),
-        kv_blocks_total=sum(one.kv_blocks_total * one.kv_block_bytes for one in statuses),
-        kv_blocks_used=sum(one.kv_blocks_used * one.kv_block_bytes for one in statuses),
-        kv_block_bytes=1,
-    )
