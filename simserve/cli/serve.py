@@ -20,21 +20,26 @@ def run(args: argparse.Namespace) -> int:
     """Serve until Ctrl-C; raises :class:`simserve.errors.SimServeError` if that is not possible."""
     settings = serve_options.read_settings(args)
 
+    from simserve.server.logs import set_up_logging
     from simserve.server.models import pool_of
     from simserve.server.run import serve
 
-    _log_to_stdout(settings.logging.level)
+    set_up_logging(settings.logging)
     models = pool_of(settings)
-    serve(models, settings, lambda url: print(f"{_summary(models)}\nListening on {url} (Ctrl-C to stop)", flush=True))
+    serve(models, settings, lambda url: _say(models, url, logged=settings.logging.console))
     return OK
 
 
-def _log_to_stdout(level: str) -> None:
+def _say(models: ModelPool, url: str, *, logged: bool) -> None:
+    """Tell whoever started it, as a part of the log if that goes to the console: scripts wait for the last line."""
     import logging
-    import sys
 
-    logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.WARNING)
-    logging.getLogger("simserve").setLevel(level.upper())
+    log = logging.getLogger("simserve.server")
+    for line in (*_summary(models).splitlines(), f"Listening on {url} (Ctrl-C to stop)"):
+        if logged and log.isEnabledFor(logging.INFO):
+            log.info("%s", line)
+        else:
+            print(line, flush=True)
 
 
 def _summary(models: ModelPool) -> str:

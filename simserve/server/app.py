@@ -10,6 +10,7 @@ from simserve.server.auth import guard
 from simserve.server.errors import errors_as_objects
 from simserve.server.failures import Failures
 from simserve.server.limits import Charging, Drain, Rates, RequestLimits, body_in_time, say_what_is_left, time_limit
+from simserve.server.logs import access_log
 from simserve.server.models import ModelPool
 from simserve.server.request_ids import request_ids, say_request_id
 from simserve.server.routes import Routes
@@ -27,6 +28,7 @@ def build_app(models: ModelPool, settings: Settings, drain: Drain) -> web.Applic
         client_max_size=server.max_body_size,
         middlewares=[  # from the outside to the inside
             request_ids,
+            *([access_log] if settings.logging.access else []),
             errors_as_objects,
             drain.middleware,
             guard(settings.auth),

@@ -13,6 +13,7 @@ from aiohttp import web
 from simserve.server.errors import ApiError
 from simserve.server.generation import Plan
 from simserve.server.limits import RequestLimits, taken_deadline
+from simserve.server.logs import note
 from simserve.server.models import ModelPool, model_cards
 from simserve.server.protocol import ChatRequest, CompletionFields, CompletionRequest, parse
 from simserve.server.request_ids import current_request_id
@@ -97,6 +98,8 @@ class Routes:
     ) -> web.StreamResponse:
         await self._limits.admit(request, service.engine, plan)
         _log_added(request, body, envelope, plan)
+        tokens = {"prompt_tokens": plan.prompt_tokens, "output_tokens": plan.output_tokens}
+        note(request, model=envelope.model, stream=body.stream, **tokens)
         async with opened(service.engine, [choice.sequence for choice in plan.choices]) as streams:
             if body.stream:
                 response: web.StreamResponse = web.StreamResponse(headers=SSE_HEADERS)
