@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
+from server.conftest import Client
 from server.serving import FAST, serving
 
 
@@ -96,3 +98,49 @@ class TestEngine:
     async def test_memory_gb(self) -> None:
         small, large = [(await engine(f"{MODEL}engine: {{memory_gb: {gb}}}"))["kv_blocks"] for gb in (10, 20)]
         assert 1.9 < large / small < 2.3
+
+
+SEVERAL = """
+engine: {time_scale: .inf}
+models:
+  available: {a: {path: facebook/opt-125m}, b: {path: facebook/opt-125m}, c: {path: facebook/opt-125m}}
+"""
+
+
+class TestModels:
+    async def states(self, client: Client) -> str:
+        return " ".join(model["state"] for model in (await client.get("/status"))["models"])
+
+    async def ask(self, client: Client, *names: str) -> None:
+        for name in names:
+            async with client.complete(model=name, max_tokens=1) as response:
+                assert response.status == 200
+
+    async def test_default(self) -> None:
+        async with serving(f"{SEVERAL}  default: b\n") as client, client.complete(max_tokens=1) as response:
+            assert (await response.json())["model"] == "b"
+
+    async def test_preload(self) -> None:
+        for text, expected in (("", "loaded unloaded unloaded"), ("  preload: [b, c]", "unloaded loaded loaded")):
+            async with serving(SEVERAL + text) as client:
+                assert await self.states(client) == expected
+
+    async def test_max_loaded(self) -> None:
+        for text, expected in (("", "loaded loaded loaded"), ("  max_loaded: 2", "unloaded loaded loaded")):
+            async with serving(SEVERAL + text) as client:
+                await self.ask(client, "a", "b", "c")
+                assert await self.states(client) == expected
+
+    async def test_unload_timeout(self) -> None:
+        async with serving(f"{SEVERAL}  unload_timeout: 50 ms") as client:
+            await self.ask(client, "b")
+            for _ in range(300):
+                if await self.states(client) == "unloaded unloaded unloaded":
+                    return
+                await asyncio.sleep(0.01)
+        pytest.fail("they stay")
+
+    async def test_load_timeout(self) -> None:
+        text = f"{SEVERAL}  load_timeout: 50 ms\n  disk_bandwidth_gb_per_s: 0.1".replace(".inf", "1")
+        async with serving(text) as client, client.complete(model="b", max_tokens=1) as response:
+            assert (response.status, response.headers["Retry-After"]) == (503, "5")
