@@ -9,6 +9,7 @@ from typing import Literal
 from simserve.errors import ConfigError
 
 DEFAULT_MODEL = "meta-llama/Llama-3.1-8B-Instruct"
+DEFAULT_TORCH_MODEL = "simserve/tiny-chat"
 DEFAULT_HARDWARE = "A100"
 """What is served where nobody says."""
 

@@ -32,3 +32,7 @@ class CapacityError(SimServeError):
 
 class RequestError(SimServeError):
     """One request that cannot be served; every other request goes on."""
+
+
+class EngineError(SimServeError):
+    """An engine that cannot go on: nothing is wrong with the request."""

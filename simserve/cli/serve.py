@@ -51,17 +51,27 @@ def _summary(models: ModelPool) -> str:
 
 def _engine_summary(running: Engine, names: tuple[str, ...]) -> str:
     engine = running.describe()
-    calibrated = "calibrated" if engine["calibrated"] else "not calibrated"
-    uncertainty = f"{calibrated}: {engine['uncertainty']}"
-    scale = engine["time_scale"]
-    front_end = f", front end {engine['front_end']}" if engine["api_server_count"] else ""
+    formats, where, speed = _torch(engine) if engine["engine"] == "torch" else _simulated(engine)
     return "\n".join(
         [
-            f"Model      {engine['model']}, {engine['formats']}, up to {engine['max_model_len']} tokens,"
+            f"Model      {engine['model']}, {formats}, up to {engine['max_model_len']} tokens,"
             f" served as {', '.join(names)}",
-            f"Hardware   {engine['tensor_parallel_size']} x {engine['hardware_profile']} ({uncertainty})",
+            where,
             f"KV cache   {engine['kv_blocks']} blocks of {engine['block_size']} tokens",
             f"Engine     {engine['engine']}, policy {engine['policy']}, at most {engine['max_num_seqs']} requests and"
-            f" {engine['max_num_batched_tokens']} tokens a step, time scale {scale}{front_end}",
+            f" {engine['max_num_batched_tokens']} tokens a step{speed}",
         ]
     )
+
+
+def _simulated(engine: dict[str, object]) -> tuple[object, str, str]:
+    """Number formats, the line about the hardware, and how fast the clock goes."""
+    calibrated = "calibrated" if engine["calibrated"] else "not calibrated"
+    hardware = f"{engine['tensor_parallel_size']} x {engine['hardware_profile']}"
+    front_end = f", front end {engine['front_end']}" if engine["api_server_count"] else ""
+    speed = f", time scale {engine['time_scale']}{front_end}"
+    return engine["formats"], f"Hardware   {hardware} ({calibrated}: {engine['uncertainty']})", speed
+
+
+def _torch(engine: dict[str, object]) -> tuple[object, str, str]:
+    return engine["dtype"], f"Device     {engine['device']}, torch {engine['torch']}", ""

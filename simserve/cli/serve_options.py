@@ -67,7 +67,9 @@ MODELS = (
 )
 
 ANSWERS = (
-    Flag("engine.type", ("--engine",), "what generates: simulated or torch (simulated)"),
+    Flag("engine.type", ("--engine",), "what answers: simulated, or torch, a real model (simulated)"),
+    Flag("engine.device", ("--device",), "where --engine torch runs, cpu or cuda (cuda if there is one)"),
+    Flag("engine.threads", ("--threads",), "CPU threads of --engine torch (torch's choice, 1 for tiny models)"),
     Flag("engine.time_scale", ("--time-scale",), "how much faster than real time; inf answers at once (1)"),
     Flag("inference.max_total_tokens", ("--max-total-tokens",), "longest sequence of any model (the model's)"),
     Flag("inference.max_input_tokens", ("--max-input-tokens",), "longest prompt (what the model takes)"),

@@ -152,7 +152,8 @@ class Engine(Protocol):
         """Queue ``request`` now; iterate to receive its tokens as steps end.
 
         Closing the iterator (a client that hung up) aborts the request and frees its KV blocks at once.
-        Raises :class:`simserve.errors.RequestError` if the request can never be served.
+        Raises :class:`simserve.errors.RequestError` if the request can never be served, and
+        :class:`simserve.errors.EngineError` if the engine cannot go on at all.
         """
         ...
 

@@ -40,8 +40,8 @@ def anchors_for(model: ModelSpec, hardware: HardwareProfile, dtype: str) -> Step
     return min(known, key=apart, default=None)
 
 
-def anchored_uncertainty(model: ModelSpec, hardware: HardwareProfile, anchors: StepAnchors) -> str:
-    """How far off a step of ``model`` predicted from ``anchors`` may be, and why, in words."""
+def anchored_half_width(model: ModelSpec, hardware: HardwareProfile, anchors: StepAnchors) -> float:
+    """How far off a step of ``model`` predicted from ``anchors`` may be, relative to itself."""
     calibration = hardware.calibration
     assert calibration is not None
     conditions = calibration.conditions
@@ -49,10 +49,14 @@ def anchored_uncertainty(model: ModelSpec, hardware: HardwareProfile, anchors: S
     same = anchors.shape == shape_of(model)
     held = anchors.held_out_of("steps" if same else "models")
     errors = [held.median] if held else []
-    if same:
-        half_width = max([SAME_MODEL_UNCERTAINTY, *at_least, *errors])
+    return max([SAME_MODEL_UNCERTAINTY if same else OTHER_MODEL_UNCERTAINTY, *at_least, *errors])
+
+
+def anchored_uncertainty(model: ModelSpec, hardware: HardwareProfile, anchors: StepAnchors) -> str:
+    """:func:`anchored_half_width`, and what it rests on, in words."""
+    half_width = anchored_half_width(model, hardware, anchors)
+    if anchors.shape == shape_of(model):
         return f"±{half_width:.0%}, from whole steps of this model, measured on this device"
-    half_width = max([OTHER_MODEL_UNCERTAINTY, calibration.uncertainty, *at_least, *errors])
     return f"±{half_width:.0%}, from operators and whole steps of {anchors.model}, measured on this device"
 
 
@@ -66,6 +70,7 @@ class AnchoredStepTimer(OperatorSums):
         calibration = hardware.calibration
         self._host_times = (calibration and calibration.host) or HostTimes(step_s=0.0, request_s=0.0)
         self._same_model = anchors.shape == shape_of(model)
+        self._edge = (1 + anchored_half_width(model, hardware, anchors)) ** hardware.edge
         sums = OperatorSums(
             model_of(anchors),
             hardware,
@@ -96,7 +101,7 @@ class AnchoredStepTimer(OperatorSums):
             device_s += alone_s + self._cached * lines.at(context)
         device_s += self._row_factor(tokens) * self.rows_s(tokens, sampled)
         least_s = max(self.least_s(tokens, sampled, pairs, kv_tokens))
-        return max(device_s, least_s) + self._host_s(decodes + len(chunks))
+        return max(device_s * self._edge, least_s) + self._edge * self._host_s(decodes + len(chunks))
 
     def decode_steps_s(self, decodes: int, decode_context_tokens: int, steps: int) -> Floats | list[float]:
         """See :meth:`StepTimer.decode_steps_s`."""
@@ -130,8 +135,8 @@ class AnchoredStepTimer(OperatorSums):
         far = np.array([contexts[-1], 2 * contexts[-1] + 1])
         slope = factor * np.diff(self.decodes_s(decodes, far))[0] / np.diff(far)[0]
         least_slope = np.diff(self._least_decodes_s(decodes, far))[0] / np.diff(far)[0]
-        seconds = np.maximum(seconds, self._least_decodes_s(decodes, contexts))
-        return Lines(contexts * decodes, seconds, float(max(slope, least_slope)) / decodes)
+        seconds = np.maximum(seconds * self._edge, self._least_decodes_s(decodes, contexts))
+        return Lines(contexts * decodes, seconds, float(max(slope * self._edge, least_slope)) / decodes)
 
     def _least_decodes_s(self, decodes: int, contexts: Floats) -> Floats:
         attended = (contexts + 1) * decodes

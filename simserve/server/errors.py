@@ -11,7 +11,7 @@ import orjson
 from aiohttp import web
 from aiohttp.web_exceptions import HTTPException, HTTPMethodNotAllowed, HTTPRequestEntityTooLarge
 
-from simserve.errors import SimServeError
+from simserve.errors import EngineError, SimServeError
 
 log = logging.getLogger("simserve.server")
 
@@ -65,6 +65,11 @@ def shutting_down() -> ApiError:
     return ApiError("The server is shutting down; send the request again later.", status=503)
 
 
+def engine_failed(why: str | None) -> ApiError:
+    """500 for a request that the engine could not go on with."""
+    return ApiError(why or "The engine failed; the server's log says why.", status=500)
+
+
 def error_bytes(error: ApiError) -> bytes:
     """The JSON of OpenAI's error object."""
     body = {"message": error.message, "type": error.kind, "param": error.param, "code": error.code}
@@ -95,6 +100,8 @@ def as_api_error(error: Exception) -> ApiError:
     """What the client is told about ``error``; an unforeseen one is logged with its traceback."""
     if isinstance(error, ApiError):
         return error
+    if isinstance(error, EngineError):
+        return ApiError(str(error), status=503)
     if isinstance(error, SimServeError):
         return ApiError(str(error))
     if isinstance(error, TimeoutError):

@@ -5,30 +5,32 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from typing import TypeVar
 
 import orjson
 from aiohttp import web
 
-from simserve.server.errors import ApiError
-from simserve.server.generation import Plan
+from simserve.server.embeddings import EmbeddingRequest, embeddings_body
+from simserve.server.errors import ApiError, model_not_found
 from simserve.server.limits import RequestLimits, taken_deadline
 from simserve.server.logs import note
 from simserve.server.models import ModelPool, model_cards
+from simserve.server.plans import Plan
 from simserve.server.protocol import ChatRequest, CompletionFields, CompletionRequest, parse
 from simserve.server.request_ids import current_request_id
 from simserve.server.responses import Envelope, timing_headers, whole_body
 from simserve.server.service import Service
 from simserve.server.status import status_body
-from simserve.server.streaming import SSE_HEADERS, Timings, stream_answer
-from simserve.server.streams import drained, opened, together
+from simserve.server.streaming import SSE_HEADERS, stream_answer
+from simserve.server.streams import Answer, Ended, opened, together, whole_answer
 
 log = logging.getLogger("simserve.server")
 
 # Reading more JSON than this takes long enough to delay other clients' tokens, so it is done in a thread.
 INLINE_BODY_BYTES = 256 * 1024
 
-Body = TypeVar("Body", bound=CompletionFields)
+Body = TypeVar("Body", CompletionRequest, ChatRequest, EmbeddingRequest)
 
 
 class Routes:
@@ -43,6 +45,7 @@ class Routes:
         return [
             web.post("/v1/chat/completions", self.chat_completions),
             web.post("/v1/completions", self.completions),
+            web.post("/v1/embeddings", self.embeddings),
             web.get("/v1/models", self.models),
             web.get("/v1/models/{model:.+}", self.model),
             web.get("/health", self.health),
@@ -65,6 +68,20 @@ class Routes:
             plan = await service.planner.completion(body, envelope.request_id)
             return await self._answer(request, body, service, envelope, plan)
 
+    async def embeddings(self, request: web.Request) -> web.Response:
+        """``POST /v1/embeddings``"""
+        body = await self._body(request, EmbeddingRequest)
+        async with self._models.use(body.model) as service:
+            body.check_dimensions(service.embedder.dimensions)
+            prompts = await service.planner.token_ids(body.input, "input")
+            prompt_tokens = sum(map(len, prompts))
+            await self._limits.admit(request, service.engine, max(map(len, prompts)), prompt_tokens)
+            log.info("Added request: input_len=%d, to embed", prompt_tokens)
+            note(request, model=service.model, prompt_tokens=prompt_tokens)
+            vectors = await service.embedder.embed(prompts, f"embd-{current_request_id()}")
+            content = embeddings_body(body, service.model, vectors, prompt_tokens)
+            return web.Response(body=content, content_type="application/json")
+
     async def models(self, request: web.Request) -> web.Response:
         """``GET /v1/models``"""
         return _json({"object": "list", "data": model_cards(self._models)})
@@ -72,8 +89,10 @@ class Routes:
     async def model(self, request: web.Request) -> web.Response:
         """``GET /v1/models/{model}``, as OpenAI has it."""
         name = request.match_info["model"]
-        self._models.check(name)
-        return _json(next(card for card in model_cards(self._models) if card["id"] == name))
+        card = next((card for card in model_cards(self._models) if card["id"] == name), None)
+        if card is None:
+            raise model_not_found(name)
+        return _json(card)
 
     async def health(self, request: web.Request) -> web.Response:
         """``GET /health``: 200 and an empty body, 503 once the server shuts down."""
@@ -88,27 +107,34 @@ class Routes:
             raise ApiError("The request must have the header Content-Type: application/json.")
         raw = await request.read()
         in_thread = len(raw) > INLINE_BODY_BYTES
-        defaults = {"stream": self._limits.rules.streaming_default}
-        body = await asyncio.to_thread(parse, raw, kind, defaults) if in_thread else parse(raw, kind, defaults)
-        self._models.check(body.model)
-        return body
+        refuse, defaults = self._models.refuse, {"stream": self._limits.rules.streaming_default}
+        if in_thread:
+            return await asyncio.to_thread(parse, raw, kind, refuse, defaults)
+        return parse(raw, kind, refuse, defaults)
 
     async def _answer(
         self, request: web.Request, body: CompletionFields, service: Service, envelope: Envelope, plan: Plan
     ) -> web.StreamResponse:
-        await self._limits.admit(request, service.engine, plan)
+        longest = max(len(choice.sequence.prompt_token_ids) for choice in plan.choices)
+        tokens = plan.prompt_tokens + plan.output_tokens
+        await self._limits.admit(request, service.engine, longest, tokens)
         _log_added(request, body, envelope, plan)
-        tokens = {"prompt_tokens": plan.prompt_tokens, "output_tokens": plan.output_tokens}
-        note(request, model=envelope.model, stream=body.stream, **tokens)
+        note(request, model=envelope.model, stream=body.stream, prompt_tokens=plan.prompt_tokens)
         async with opened(service.engine, [choice.sequence for choice in plan.choices]) as streams:
+            ended: Sequence[Ended]
             if body.stream:
                 response: web.StreamResponse = web.StreamResponse(headers=SSE_HEADERS)
                 await response.prepare(request)
-                timings = await stream_answer(response, body, envelope, plan, streams, taken_deadline(request))
+                ended = await stream_answer(response, body, envelope, plan, streams, taken_deadline(request))
             else:
-                timings = await together([drained(stream) for stream in streams])
-                response = _whole_response(envelope, plan, timings)
-        _log_finished(envelope, timings)
+                pairs = zip(plan.choices, streams, strict=True)
+                ended = await together([whole_answer(choice, stream) for choice, stream in pairs])
+                response = _whole_response(envelope, plan, ended)
+        if ended:
+            output_tokens = sum(one.tokens for one in ended)
+            note(request, output_tokens=output_tokens)
+            await self._limits.charging.give_back(request, plan.output_tokens - output_tokens)
+        _log_finished(envelope, ended)
         return response
 
 
@@ -117,11 +143,11 @@ def _envelope(service: Service, *, chat: bool) -> Envelope:
     return Envelope(prefix + current_request_id(), service.model, int(time.time()), chat)
 
 
-def _whole_response(envelope: Envelope, plan: Plan, timings: Timings) -> web.Response:
+def _whole_response(envelope: Envelope, plan: Plan, answers: Sequence[Answer]) -> web.Response:
     return web.Response(
-        body=whole_body(envelope, plan, timings),
+        body=whole_body(envelope, plan, answers),
         content_type="application/json",
-        headers=timing_headers(timings),
+        headers=timing_headers(answers),
     )
 
 
@@ -134,9 +160,10 @@ def _log_added(request: web.Request, body: CompletionFields, envelope: Envelope,
     who = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "unknown"
     how = "streamed" if body.stream else "plain"
     log.info("%s POST %s %s (%s, n=%d)", who, request.path, envelope.request_id, how, len(plan.choices))
-    log.info("Added request: input_len=%d, output_len=%d", plan.prompt_tokens, plan.output_tokens)
+    relation = "=" if plan.is_settled else "<="
+    log.info("Added request: input_len=%d, output_len%s%d", plan.prompt_tokens, relation, plan.output_tokens)
 
 
-def _log_finished(envelope: Envelope, timings: Timings) -> None:
-    times = ", ".join(f"{name[11:]} {value}" for name, value in timing_headers(timings).items())
+def _log_finished(envelope: Envelope, ended: Sequence[Ended]) -> None:
+    times = ", ".join(f"{name[11:]} {value}" for name, value in timing_headers(ended).items())
     log.debug("Finished request: %s %s", envelope.request_id, times)

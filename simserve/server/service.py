@@ -1,4 +1,4 @@
-"""One model in memory: its engine, its planner, and the names it goes by."""
+"""One model in memory: its engine, what speaks for it, and the names it goes by."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from simserve.engines.base import Engine
-from simserve.server.generation import Planner
+from simserve.server.embeddings import Embedder
+from simserve.server.plans import Planner
 
 
 @dataclass
@@ -15,6 +16,7 @@ class Service:
 
     engine: Engine
     planner: Planner
+    embedder: Embedder
     model_names: Sequence[str]
     model_root: str
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simserve.latency import StepTimer
+from simserve.latency.step_timer import SHORT_RUN_STEPS
 from simserve.metrics.records import FINISHED, REJECTED, Records, RunTotals, TokenGaps
 from simserve.scheduling import Request, Scheduler
 from simserve.simulation.replica import Run
@@ -34,6 +35,7 @@ MIXED_COLUMNS = (
 REQUEST_ROW = struct.Struct(f"{len(REQUEST_COLUMNS)}d").pack
 DECODE_ROW = struct.Struct(f"{len(DECODE_COLUMNS)}d").pack
 MIXED_ROW = struct.Struct(f"{len(MIXED_COLUMNS)}d").pack
+GAPS = [struct.Struct(f"{steps}d").pack for steps in range(SHORT_RUN_STEPS + 1)]
 
 RUNS_PER_FOLD = 1 << 16
 """Runs noted before they are summed up: a run costs one line of numbers, and a long simulation no memory."""
@@ -77,7 +79,7 @@ class Recorder:
             self._decode_runs += DECODE_ROW(steps, decodes, plan.decode_context_tokens, decodes - plan.padding, busy_s)
             gaps_s = run.durations_s if run.gaps_s is None else run.gaps_s
             if isinstance(gaps_s, list):
-                self._gaps_s += struct.pack(f"{steps}d", *gaps_s)
+                self._gaps_s += GAPS[steps](*gaps_s)
             else:
                 self._gaps_s += gaps_s.tobytes()
         for request in finished:

@@ -7,7 +7,7 @@ pass before anything happens. A request that arrives in the middle shortens the 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from itertools import accumulate
 from typing import Protocol
 
@@ -44,8 +44,8 @@ class Run:
         self.gaps_s: Floats | list[float] | None = None
         self.ends_s: Floats | list[float]
         if len(durations_s) == 1:
-            self.end_s = start_s + durations_s[0]
-            self.ends_s = [self.end_s]
+            end_s = self.end_s = start_s + durations_s[0]
+            self.ends_s = [end_s]
         elif isinstance(durations_s, list):
             self.ends_s = list(accumulate(durations_s, initial=start_s))[1:]
             self.last_start_s, self.end_s = self.ends_s[-2:]
@@ -194,10 +194,12 @@ class Replica:
         if steps > 1 and not self._somebody_came():
             run = Run(plan, now, self._timer.decode_steps_s(plan.num_decodes, plan.decode_context_tokens, steps))
         else:
-            chunks = [(chunk.tokens, chunk.context_tokens) for chunk in plan.chunks]
-            for chunk in plan.chunks:
-                if chunk.request.scheduled_s != chunk.request.scheduled_s:  # NaN: its first step
-                    chunk.request.scheduled_s = now
+            chunks: Sequence[tuple[int, int]] = ()
+            if plan.chunks:
+                chunks = [(chunk.tokens, chunk.context_tokens) for chunk in plan.chunks]
+                for chunk in plan.chunks:
+                    if chunk.request.scheduled_s != chunk.request.scheduled_s:  # NaN: its first step
+                        chunk.request.scheduled_s = now
             decodes = plan.num_decodes
             sampled = decodes + plan.num_sampled_chunks
             run = Run(plan, now, [self._timer.step_s(decodes, plan.decode_context_tokens, chunks, sampled)])

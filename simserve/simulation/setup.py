@@ -128,6 +128,7 @@ def _step_times(
     if anchors is not None:
         anchored = AnchoredStepTimer(model, hardware, anchors, max_tokens=max_tokens, max_seqs=max_seqs)
         return anchored, anchored_uncertainty(model, hardware, anchors)
+    host = replace(VLLM_V0 if options.policy == "vllm-v0" else VLLM_V1, hidden=_given(options.async_scheduling))
     timer = compiled_step_timer(
         model,
         hardware,
@@ -138,7 +139,7 @@ def _step_times(
         max_tokens=max_tokens,
         max_seqs=max_seqs,
         graphs=not options.enforce_eager,
-        host=replace(VLLM_V0 if options.policy == "vllm-v0" else VLLM_V1, hidden=_given(options.async_scheduling)),
+        host=host.times(hardware.host_time_factor),
     )
     return timer, formats.uncertainty
 

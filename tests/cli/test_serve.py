@@ -21,6 +21,13 @@ import pytest
 COMMAND = [sys.executable, "-m", "simserve", "serve"]
 START_S = 30
 
+WITHOUT_TORCH = """
+from importlib.machinery import PathFinder
+find = PathFinder.find_spec
+PathFinder.find_spec = lambda name, path=None, target=None: None if name == "torch" else find(name, path, target)
+"""
+"""As sitecustomize.py, makes an interpreter find no torch."""
+
 
 class Server:
     """A running ``simserve serve``: its process, its URL and what it has printed so far."""
@@ -42,7 +49,7 @@ class Server:
             return json.load(response)
 
     def complete(self, **fields: object) -> dict[str, object]:
-        body = json.dumps({"prompt": "hello", **fields}).encode()
+        body = json.dumps({"prompt": "hello"} | fields).encode()
         request = urllib.request.Request(f"{self.url}/v1/completions", body, {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=10) as response:
             return json.load(response)
@@ -56,9 +63,10 @@ class Server:
 
 @contextmanager
 def running(*options: str, **environment: str) -> Iterator[Server]:
-    """The server on a free port of this machine, at infinite speed unless ``options`` say otherwise."""
+    """The server on a free port of this machine; a simulated one at infinite speed unless ``options`` say otherwise."""
+    speed = [] if "torch" in options else ["--time-scale", "inf"]
     process = subprocess.Popen(
-        [*COMMAND, "--host", "127.0.0.1", "--port", "0", "--time-scale", "inf", *options],
+        [*COMMAND, "--host", "127.0.0.1", "--port", "0", *speed, *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -199,7 +207,7 @@ def test_a_busy_port_is_one_sentence() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--engine", "torch"], "--engine torch"),
+        (["--device", "cpu"], "--device means nothing to the simulated engine"),
         (["--time-scale", "0"], "--time-scale: input should be greater than 0"),
         (["--time-scale", "nan"], "--time-scale: input should be greater than 0"),
         (["--port", "99999"], "--port: input should be less than or equal to 65535"),
@@ -211,3 +219,36 @@ def test_a_busy_port_is_one_sentence() -> None:
 )
 def test_what_cannot_be_is_one_sentence(options: list[str], said: str) -> None:
     assert said in refused(*options)
+
+
+class TestTheRealEngine:
+    def test_without_a_model_the_one_that_ships_answers(self) -> None:
+        pytest.importorskip("torch", reason="the real engine needs torch: pip install simserve[torch]")
+        with running("--engine", "torch", "--device", "cpu") as server:
+            assert "simserve/tiny-chat" in server.log
+            assert re.search(r"Device +cpu, torch", server.log)
+            answer = server.complete(prompt="Once upon a time", temperature=0, max_tokens=4)
+            assert answer["choices"][0]["text"].startswith(" there was")
+            assert server.stop(signal.SIGTERM) == 0
+        assert "Traceback" not in server.log
+
+    def test_without_torch_it_says_how_to_get_it(self, tmp_path: Path) -> None:
+        (tmp_path / "sitecustomize.py").write_text(WITHOUT_TORCH)
+        path = os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", "")))
+        assert "pip install simserve[torch]" in refused("--engine", "torch", PYTHONPATH=path)
+
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            (["--hardware", "A100"], "--hardware means nothing to the torch engine"),
+            (["--time-scale", "2"], "--time-scale means nothing to the torch engine"),
+            (["--threads", "0"], "--threads: input should be greater than or equal to 1"),
+            (["--front-end", "vllm-v1"], "--front-end can be simulated and not run"),
+            (["-tp", "2"], "one device"),
+            (["--model", "facebook/opt-125m"], "no tokenizer.json"),
+            (["--max-model-len", "4096"], "2048"),
+        ],
+    )
+    def test_what_it_cannot_do_is_one_sentence(self, options: list[str], said: str) -> None:
+        pytest.importorskip("torch", reason="the real engine needs torch: pip install simserve[torch]")
+        assert said in refused("--engine", "torch", *options)

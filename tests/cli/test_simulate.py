@@ -85,6 +85,27 @@ class TestWhatIsPrinted:
         assert main(SMALL) == 0
         assert capsys.readouterr().err == ""
 
+    def test_every_figure_has_a_band_and_says_how_it_was_made(self, capsys: pytest.CaptureFixture[str]) -> None:
+        result = result_of(SMALL, capsys)
+
+        for key in ("mean_ttft_ms", "median_tpot_ms", "p90_itl_ms", "p99_e2el_ms", "duration", "output_throughput"):
+            assert result[f"{key}_low"] <= result[key] <= result[f"{key}_high"], key
+        assert result["mean_tpot_ms_low"] < result["mean_tpot_ms_high"]
+        assert "every operator that much slower" in str(result["bands"])
+
+    def test_bands_are_left_out_where_they_would_cost_much_or_nobody_wants_them(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        long = [*SMALL, "--num-prompts", "5001", "--request-rate", "inf"]
+        reasons = {}
+        for options in ((), ("--no-bands",), ("--bands",)):
+            result = result_of([*long, *options], capsys)
+            reasons[options] = result["bands"]
+            assert ("mean_ttft_ms_low" in result) == (options == ("--bands",))
+
+        assert reasons[()] == "not made for more than 5,000 requests; --bands makes them, in three times the time"
+        assert "--no-bands" in reasons[("--no-bands",)]
+
     def test_an_infinite_rate_is_written_as_vllm_writes_it(self, capsys: pytest.CaptureFixture[str]) -> None:
         result = result_of([*SMALL, "--request-rate", "inf"], capsys)
         assert result["request_rate"] == "inf"

@@ -11,7 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simserve.errors import HardwareError
-from simserve.hardware import Conditions, HardwareProfile, HeldOut, HostTimes, MixedStep, StepAnchors, load_hardware
+from simserve.hardware import (
+    Conditions,
+    HardwareProfile,
+    HeldOut,
+    HostTimes,
+    MixedStep,
+    StepAnchors,
+    at_the_edge,
+    load_hardware,
+)
 from simserve.latency import AnchoredStepTimer, anchored_uncertainty, anchors_for
 from simserve.latency.model_shape import model_of, shape_of
 from simserve.latency.operator_sums import OperatorSums
@@ -236,3 +245,15 @@ def test_many_decode_steps_at_once_are_the_same_to_the_bit_as_one_by_one(models,
 
     assert list(at_once) == [timer.step_s(decodes, total + i * decodes, [], decodes) for i in range(steps)]
     assert np.all(np.diff(at_once) >= 0)
+
+
+def test_at_the_edge_of_the_uncertainty_whole_steps_are_that_much_slower() -> None:
+    hardware, model = anchored_hardware(SMALL), load_model(SMALL)
+    anchors = anchors_for(model, hardware, "bfloat16")
+    assert anchors is not None
+    usual, slow = (
+        AnchoredStepTimer(model, device, anchors, max_tokens=512, max_seqs=32)
+        for device in (hardware, at_the_edge(hardware, 1))
+    )
+
+    assert slow.step_s(4, 4000, [], 4) == pytest.approx(1.05 * usual.step_s(4, 4000, [], 4))

@@ -11,9 +11,9 @@ from simserve.engines.torch.core import EngineCore, Output, StepRecord
 from simserve.engines.torch.engine import TorchEngine
 from simserve.engines.torch.generate import Generation, generate
 from simserve.engines.torch.runner import ModelRunner, hand_made_plan, load_runner
-from simserve.engines.torch.setup import load_core
+from simserve.engines.torch.setup import default_device, load_core
 
 __all__ = [
-    "EngineCore", "Generation", "ModelRunner", "Output", "StepRecord", "TorchEngine", "generate", "hand_made_plan",
-    "load_core", "load_runner",
+    "EngineCore", "Generation", "ModelRunner", "Output", "StepRecord", "TorchEngine", "default_device", "generate",
+    "hand_made_plan", "load_core", "load_runner",
 ]  # fmt: skip

@@ -17,11 +17,10 @@ import torch
 from simserve.config import EngineOptions
 from simserve.engines.base import EngineStatus, GenerationRequest, RequestTiming
 from simserve.engines.streams import TokenStream
-from simserve.engines.torch.chat import load_chat_template
 from simserve.engines.torch.core import EngineCore, Output, StepRecord
 from simserve.engines.torch.sequence import Sequence as TorchSequence
 from simserve.engines.torch.setup import load_core
-from simserve.errors import RequestError
+from simserve.errors import EngineError, RequestError
 from simserve.models import ModelSpec
 
 Note = Callable[[EngineCore], None]
@@ -47,7 +46,6 @@ class TorchEngine:
         self._core = loaded.result()
         self.spec = self._core.runner.model.spec
         self.tokenizer = self._core.tokenizer
-        self.chat_template = load_chat_template(self.spec.path)
         self.generation_defaults = dict(self._core.runner.model.details.generation)
         """Sampling parameters that the model's makers recommend, by the names of :class:`SamplingParams`."""
 
@@ -124,7 +122,7 @@ class TorchEngine:
     def submit(self, request: GenerationRequest) -> TokenStream:
         """Queue a sequence now; see :class:`simserve.engines.base.Engine`."""
         if self._broken is not None:
-            raise RequestError(self._broken)
+            raise EngineError(self._broken)
         if request.request_id in self._streams:
             raise RequestError(f"request id {request.request_id} is in use; give each request its own")
         limit = request.max_tokens if request.output_tokens is None else min(request.max_tokens, request.output_tokens)

@@ -67,6 +67,11 @@ def load_core(
     return EngineCore(runner, policy(limits), load_tokenizer(spec.path), clock_s)
 
 
+def default_device() -> str:
+    """Where to run if nobody says: on a GPU if torch finds one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from simserve.engines.base import Engine
-from simserve.server.generation import Plan
 from simserve.server.limits.charging import Charging
 from simserve.server.limits.drain import Drain
-from simserve.server.limits.lengths import check_prompts
+from simserve.server.limits.lengths import check_length
 from simserve.server.limits.queue import check_room
 from simserve.server.settings import InferenceSection
 
@@ -24,8 +23,11 @@ class RequestLimits:
     drain: Drain
     max_waiting_requests: int | None = None
 
-    async def admit(self, request: web.Request, engine: Engine, plan: Plan) -> None:
-        """Raise :class:`simserve.server.errors.ApiError` if ``plan`` is too long, too much, or too late."""
-        check_prompts(plan, self.rules.max_input_tokens)
+    async def admit(self, request: web.Request, engine: Engine, longest_prompt: int, tokens: int) -> None:
+        """Raise :class:`simserve.server.errors.ApiError` for a request that is too long, too much, or too late.
+
+        ``longest_prompt`` is in tokens; ``tokens`` are those of all prompts and, at most, of all answers.
+        """
+        check_length(longest_prompt, self.rules.max_input_tokens)
         check_room(engine, self.max_waiting_requests)
-        await self.charging.tokens(request, plan.prompt_tokens + plan.output_tokens)
+        await self.charging.tokens(request, tokens)

@@ -28,6 +28,11 @@ class Bucket:
         self.level -= count
         return True
 
+    def give_back(self, count: int, now_s: float) -> None:
+        """Put back what was taken and not used."""
+        self._fill(now_s)
+        self.level = min(self.limit, self.level + count)
+
     def seconds_until(self, count: int, now_s: float) -> float:
         """How long until ``count`` can be taken; ``inf`` if they never can."""
         self._fill(now_s)

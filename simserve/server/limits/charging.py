@@ -20,6 +20,8 @@ class Counter(Protocol):
 
     async def take(self, caller: Caller, kind: Kind, count: int) -> Verdict: ...
 
+    async def give_back(self, caller: Caller, tokens: int) -> None: ...
+
 
 class Charging:
     """Puts the price of requests on their keys' bills, and what is left into the headers."""
@@ -41,6 +43,12 @@ class Charging:
     async def tokens(self, request: web.Request, count: int) -> None:
         """Count tokens, of prompt and answer together; raises :class:`ApiError` (429) if there are too few left."""
         await self._take(request, "tokens", count)
+
+    async def give_back(self, request: web.Request, count: int) -> None:
+        """Tokens that were counted and then not made."""
+        caller = caller_of(request)
+        if caller is not None and count > 0:
+            await self._counter.give_back(caller, count)
 
     async def _take(self, request: web.Request, kind: Kind, count: int) -> None:
         caller = caller_of(request)

@@ -38,6 +38,13 @@ class Rates:
         wait_s = 0.0 if granted or bucket is None else bucket.seconds_until(count, now_s)
         return Verdict(granted, self._headers(caller, now_s), wait_s)
 
+    async def give_back(self, caller: Caller, tokens: int) -> None:
+        """Tokens that were counted and then not made."""
+        now_s = time.monotonic()
+        bucket = self._bucket(caller, "tokens", now_s)
+        if bucket:
+            bucket.give_back(tokens, now_s)
+
     def _bucket(self, caller: Caller, kind: Kind, now_s: float) -> Bucket | None:
         limit = caller.requests_per_minute if kind == "requests" else caller.tokens_per_minute
         if limit is None:

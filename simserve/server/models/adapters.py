@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from simserve.engines.base import Engine, GenerationRequest, TokenEvent
+from simserve.server.embeddings import SimulatedEmbedder
 from simserve.server.errors import ApiError
 from simserve.server.service import Service
 
@@ -52,7 +53,8 @@ class Adapter:
     def over(self, service: Service) -> Service:
         """The model as this adapter changes it."""
         engine = _SaltedEngine(service.engine, self.name)
-        return Service(engine, service.planner.renamed(self.name), [self.name], self.path)
+        embedder = SimulatedEmbedder(engine, service.embedder.dimensions, salt=self.name)
+        return Service(engine, service.planner.renamed(self.name), embedder, [self.name], self.path)
 
 
 class Adapters:

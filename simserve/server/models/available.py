@@ -6,9 +6,9 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from simserve.config import DEFAULT_MODEL
+from simserve.config import DEFAULT_MODEL, DEFAULT_TORCH_MODEL
 from simserve.errors import ConfigError, SimServeError
-from simserve.server.models.loadable import Loadable, simulated_model
+from simserve.server.models.loadable import Loadable, simulated_model, torch_model
 from simserve.server.settings import AvailableModel, Settings
 from simserve.server.settings.section import keys_for_flags
 
@@ -35,7 +35,8 @@ def available_models(settings: Settings) -> list[Loadable]:
 def _default(settings: Settings, listed: Mapping[str, AvailableModel], found: Mapping[str, AvailableModel]) -> str:
     wanted = settings.models.default
     if wanted is None:
-        return next(iter([*listed, *found]), DEFAULT_MODEL)
+        fallback = DEFAULT_TORCH_MODEL if settings.engine.type == "torch" else DEFAULT_MODEL
+        return next(iter([*listed, *found]), fallback)
     return next((name for name, entry in listed.items() if wanted in entry.aliases), wanted)
 
 
@@ -66,9 +67,8 @@ def _usable(found: Mapping[str, AvailableModel], settings: Settings, default: st
 
 def _loadable(name: str, entry: AvailableModel, settings: Settings, *, is_default: bool) -> Loadable:
     try:
-        if (entry.type or settings.engine.type) == "torch":
-            raise ConfigError("--engine torch is not part of this version yet; leave it out to simulate")
-        return simulated_model(name, entry, settings, is_default=is_default)
+        make = torch_model if (entry.type or settings.engine.type) == "torch" else simulated_model
+        return make(name, entry, settings, is_default=is_default)
     except SimServeError as error:
         if name not in settings.models.available:
             raise

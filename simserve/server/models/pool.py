@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from simserve.engines.base import EngineStatus
 from simserve.errors import SimServeError
@@ -22,6 +23,7 @@ from simserve.server.models.loadable import Loadable
 from simserve.server.models.signal import Signal
 from simserve.server.models.totals import total
 from simserve.server.service import Service
+from simserve.server.unsupported import SIMULATED
 
 log = logging.getLogger("simserve.server")
 
@@ -52,6 +54,11 @@ class Slot:
     pins: int = 0
     used_s: float = 0.0
     unloading: asyncio.TimerHandle | None = None
+
+    @property
+    def max_model_len(self) -> int:
+        """Longest sequence in tokens, as the engine says once it is there."""
+        return self.service.engine.max_model_len if self.service else self.model.max_model_len
 
     @property
     def state(self) -> str:
@@ -115,10 +122,12 @@ class ModelPool:
             if slot.service:
                 await slot.service.engine.stop()
 
-    def check(self, name: str | None) -> None:
-        """Raise :class:`ApiError` (404) for a model that there is not; no name means the default one."""
-        if name is not None:
-            self._slot(name)
+    def refuse(self, fields: dict[str, Any]) -> None:
+        """Raise :class:`ApiError` for a body that names a model that there is not (404), or asks of it what its engine
+        cannot do (400); no name means the default one."""
+        name = fields.get("model")
+        slot, _ = self._slot(name if isinstance(name, str) else self.default)
+        slot.model.refuse(fields)
 
     @asynccontextmanager
     async def use(self, name: str | None) -> AsyncIterator[Service]:
@@ -154,6 +163,10 @@ class ModelPool:
         base = self._by_name.get(request.base_model_name or self.default)
         if base is None:
             raise model_not_found(request.base_model_name or "")
+        if base.model.unsupported is not SIMULATED:
+            raise ApiError(
+                f"The {base.model.unsupported.engine} engine has no LoRA adapters, and {base.model.name} is run by it."
+            )
         return self.adapters.add(request, base.model.name)
 
     def status(self) -> EngineStatus:

@@ -32,7 +32,7 @@ def _sentence(error: ValidationError, layers: Sequence[Layer]) -> str:
         return f"{where} is not a key{_hint(keys)}"
     if problem["type"] == "contradiction":
         name, _, rest = problem["msg"].partition(" ")
-        named = (*keys, name)
+        named = (*keys, *name.split("."))
         return f"{_where(named, layers)} {rest}" if _stated(named, layers) else f"{where}: {problem['msg']}"
     said = problem["msg"][:1].lower() + problem["msg"][1:]
     value = problem["input"]

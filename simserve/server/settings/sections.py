@@ -24,6 +24,10 @@ Count = Annotated[int, Field(ge=1)]
 EngineType = Literal["simulated", "torch"]
 
 
+ONLY_OF = {"simulated": ("hardware", "memory_gb", "time_scale"), "torch": ("device", "threads")}
+"""Keys of `engine` that mean something to one kind of engine alone."""
+
+
 class ServerSection(Section):
     """Where and how HTTP is served."""
 
@@ -189,6 +193,8 @@ class EngineSection(engine_keys("EngineKeys", without="max_num_seqs")):  # type:
     hardware: str = setting(DEFAULT_HARDWARE, "a hardware profile that SimServe ships, or a .yaml file")
     memory_gb: Annotated[float, Field(gt=0)] | None = setting(None, "memory of each device in GB of 2^30 bytes")
     time_scale: Annotated[float, Field(gt=0)] = setting(1.0, "how much faster than real time; .inf answers at once")
+    device: Literal["cpu", "cuda"] | None = setting(None, "where the torch engine runs; cuda if there is one")
+    threads: Count | None = setting(None, "CPU threads of the torch engine (torch's choice, 1 for tiny models)")
 
 
 class InferenceSection(Section):
@@ -242,3 +248,12 @@ class Settings(Section):
     engine: EngineSection = setting(EngineSection(), "")
     inference: InferenceSection = setting(InferenceSection(), "")
     failures: FailuresSection = setting(FailuresSection(), "")
+
+    @model_validator(mode="after")
+    def _there_is_an_engine_for_each_key(self) -> Settings:
+        types = {entry.type or self.engine.type for entry in self.models.available.values()} or {self.engine.type}
+        for type_, keys in ONLY_OF.items():
+            given = [key for key in keys if key in self.engine.model_fields_set]
+            if given and type_ not in types:
+                raise contradiction(f"engine.{given[0]} means nothing to the {types.pop()} engine; leave it out")
+        return self

@@ -14,10 +14,11 @@ from server.conftest import Client
 from server.fakes import NumberedWords, ScriptedEngine, WordTokenizer
 from server.test_disconnect import until
 from simserve.errors import ModelError
-from simserve.server.generation import Planner
+from simserve.server.embeddings import SimulatedEmbedder
 from simserve.server.models import Loadable, ModelPool, PoolLimits
 from simserve.server.run import listening
 from simserve.server.service import Service
+from simserve.server.simulated_plans import SimulatedPlanner
 
 
 class Maker:
@@ -36,8 +37,8 @@ class Maker:
             if name in self.broken:
                 raise ModelError("its file is torn")
             engine = self.engines[name] = ScriptedEngine(step_s=self.step_s)
-            planner = Planner(name, WordTokenizer(), NumberedWords(), engine.max_model_len, vocab_size=1000)
-            return Service(engine, planner, [name], f"org/{name}")
+            planner = SimulatedPlanner(name, WordTokenizer(), NumberedWords(), engine.max_model_len, vocab_size=1000)
+            return Service(engine, planner, SimulatedEmbedder(engine, 8), [name], f"org/{name}")
 
         return Loadable((name,), f"org/{name}", 256, load, self.load_s)
 
