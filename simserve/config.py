@@ -1,13 +1,27 @@
-"""Settings of one engine (replica), by vLLM's names; what the scheduler, the memory model and the CLI share."""
+"""Settings of one engine (replica), by vLLM's names; what the scheduler, the memory model, server and CLI share."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from simserve.errors import ConfigError
 
+DEFAULT_MODEL = "meta-llama/Llama-3.1-8B-Instruct"
+DEFAULT_TORCH_MODEL = "simserve/tiny-chat"
+DEFAULT_HARDWARE = "A100"
+"""What is served where nobody says."""
+
+Permission = Literal["all", "chat", "completions", "embeddings", "models", "admin"]
+"""What a key of a server may open."""
+
 WEIGHT_DTYPES = ("bfloat16", "float16", "float32")
+
+DTYPE_NAMES: Mapping[str, str | None] = {
+    "auto": None, "half": "float16", "float": "float32", **{name: name for name in WEIGHT_DTYPES}
+}  # fmt: skip
+"""What ``--dtype`` takes, as in vLLM, and what it stands for."""
 
 QUANTIZATIONS = {
     "fp8": "fp8", "int8": "int8", "awq": "awq", "awq_marlin": "awq", "gptq": "gptq", "gptq_marlin": "gptq",

@@ -35,6 +35,7 @@ COMMANDS = {
     "calibrate": Command("simserve.cli.calibrate", "measure this machine and write its hardware profile"),
     "profiles": Command("simserve.cli.profiles", "list, show, plot and import hardware profiles"),
     "models": Command("simserve.cli.models", "list models and show their sizes and operators"),
+    "keys": Command("simserve.cli.keys", "make, list and revoke keys for serve"),
     "serve": Command("simserve.cli.serve", "answer OpenAI's API with the timing of a model on chosen hardware"),
 }
 

@@ -45,6 +45,8 @@ class EngineSetup:
     formats: Formats
     limits: SchedulerLimits
     block_bytes: int
+    weight_bytes: int
+    """On each device."""
     timer: StepTimer
     uncertainty: str
     """How far off a predicted step may be, and why, in words."""
@@ -96,7 +98,17 @@ def prepare(model: ModelSpec, hardware: HardwareProfile, options: EngineOptions,
         raise ConfigError("--api-server-count needs a front end whose processes it counts: add --front-end vllm-v1")
     front_end = front_end and front_end.times((1 + FRONT_END) ** edge)
     return EngineSetup(
-        model, hardware, options, policy, formats, limits, memory.block_bytes, timer, uncertainty, front_end
+        model,
+        hardware,
+        options,
+        policy,
+        formats,
+        limits,
+        memory.block_bytes,
+        memory.weight_bytes,
+        timer,
+        uncertainty,
+        front_end,
     )
 
 
