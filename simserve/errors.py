@@ -32,3 +32,7 @@ class CapacityError(SimServeError):
 
 class RequestError(SimServeError):
     """One request that cannot be served; every other request goes on."""
+
+
+class ServerError(SimServeError):
+    """A server of somebody else's that cannot be reached, or does not answer as its API promises."""
