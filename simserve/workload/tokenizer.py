@@ -33,6 +33,7 @@ class Tokenizer:
 
     ``is_fallback`` says that the model came without a tokenizer: its token counts are then those of the small
     shipped vocabulary, which takes about 2.7 characters of English per token where large ones take 4.
+    ``special_ids`` mark things such as the end of a text; ``added_per_prompt`` of them a server puts around a prompt.
     """
 
     def __init__(self, inner: tokenizers.Tokenizer, name: str, is_fallback: bool) -> None:
@@ -40,6 +41,9 @@ class Tokenizer:
         self.name = name
         self.is_fallback = is_fallback
         self.vocab_size: int = inner.get_vocab_size()
+        added = inner.get_added_tokens_decoder()
+        self.special_ids = frozenset(token_id for token_id, token in added.items() if token.special)
+        self.added_per_prompt: int = inner.num_special_tokens_to_add(False)
 
     def encode(self, text: str) -> list[int]:
         """The token ids of ``text``. Raises :class:`RequestError` for text that is not valid Unicode."""
