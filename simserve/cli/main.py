@@ -34,6 +34,7 @@ COMMANDS = {
     "validate": Command("simserve.cli.validate", "hold predictions against what a real server did"),
     "profiles": Command("simserve.cli.profiles", "list, show, plot and import hardware profiles"),
     "models": Command("simserve.cli.models", "list models and show their sizes and operators"),
+    "bench": Command("simserve.cli.bench", "load any OpenAI-like server and report its latencies"),
     "serve": Command("simserve.cli.serve", "answer OpenAI's API with the timing of a model on chosen hardware"),
 }
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from simserve.bench.load.counters import Counters, Progress
 from simserve.bench.load.health import Health
-from simserve.bench.load.worker import Job, Report, work
+from simserve.bench.load.worker import Job, work
 from simserve.bench.measure.outcome import Outcome
 from simserve.errors import ServerError, SimServeError
 
@@ -43,11 +43,20 @@ class LoadResult:
 
 
 def run_jobs(jobs: Sequence[Job], on_progress: OnProgress) -> LoadResult:
-    """Run ``jobs``, each in a process of its own.
+    """Run ``jobs``, each in a process of its own; see :func:`run_processes`."""
+    reports, start_s, was_interrupted = run_processes(work, jobs, on_progress)
+    outcomes = sorted((one for report in reports for one in report.outcomes), key=lambda one: one.index)
+    return LoadResult(outcomes, start_s, [report.health for report in reports], was_interrupted)
+
+
+def run_processes(
+    work: Callable[[Any, int, Any, Pipe], None], jobs: Sequence[Any], on_progress: OnProgress
+) -> tuple[list[Any], float, bool]:
+    """Call ``work(job, row, memory, pipe)`` in a process for each job; see :mod:`simserve.bench.load.worker`.
 
     The first Ctrl-C stops the sending, and what is under way may finish; the second ends that too. Either way there is
-    a result. Raises :class:`ServerError` if the server cannot be reached before the start, and ``KeyboardInterrupt``
-    if the user gave up by then.
+    a result: what each process reports, the start, and whether there was a Ctrl-C. Raises :class:`ServerError` if the
+    server cannot be reached before the start, and ``KeyboardInterrupt`` if the user gave up by then.
     """
     context = get_context("spawn")
     counters = Counters.make(context, len(jobs))
@@ -71,9 +80,7 @@ def run_jobs(jobs: Sequence[Job], on_progress: OnProgress) -> LoadResult:
             is_done = True
         finally:
             _end(children, gently=is_done)
-        was_interrupted = presses.count > 0
-    outcomes = sorted((one for report in reports for one in report.outcomes), key=lambda one: one.index)
-    return LoadResult(outcomes, start_s, [report.health for report in reports], was_interrupted)
+        return reports, start_s, presses.count > 0
 
 
 @dataclass
@@ -117,10 +124,10 @@ def _gather(pipes: Sequence[Pipe], wanted: str, presses: _Presses) -> None:
 
 def _watch(
     pipes: Sequence[Pipe], counters: Counters, start_s: float, presses: _Presses, on_progress: OnProgress
-) -> list[Report]:
+) -> list[Any]:
     """Wait for every report; hand on what the user wants meanwhile."""
     missing = set(pipes)
-    reports: list[Report] = []
+    reports: list[Any] = []
     heard = 0
     while missing:
         for pipe in wait(list(missing), timeout=LOOK_EVERY_S):

@@ -8,8 +8,8 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from time import perf_counter, process_time
 from typing import TYPE_CHECKING, Any
@@ -57,7 +57,12 @@ class Report:
 
 
 def work(job: Job, row: int, memory: Any, pipe: Pipe) -> None:
-    """The child's main function: talks over ``pipe``, ("ready" | "done" | "error", value) one way.
+    """The main function of a process that carries out ``job``."""
+    run_child(lambda counters: _work(job, row, counters, pipe), memory, pipe)
+
+
+def run_child(main: Callable[[Counters], Coroutine[Any, Any, Any]], memory: Any, pipe: Pipe) -> None:
+    """Run ``main`` in an event loop and tell the parent ("ready", None), then ("done" | "error", its result).
 
     The other way come ("start", perf_counter seconds), "stop" (send nothing more) and "abort" (wait for nothing).
     """
@@ -66,7 +71,7 @@ def work(job: Job, row: int, memory: Any, pipe: Pipe) -> None:
     rows = len(memory) // Counters.width()
     try:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            report = runner.run(_work(job, row, Counters(rows, memory), pipe))
+            report = runner.run(main(Counters(rows, memory)))
         os.set_blocking(pipe.fileno(), True)  # watching it, libuv made it otherwise
         pipe.send(("done", report))
     except SimServeError as error:
@@ -96,13 +101,17 @@ async def _work(job: Job, row: int, counters: Counters, pipe: Pipe) -> Report:
             if job.warmups:
                 await warm_up(job, pool)
             driver = Driver(job.load, pool, spool.write)
-            gc.collect()
-            gc.freeze()
-            gc.disable()
-            start_s = await _meet(pipe)
-            await _drive(driver, start_s, health, lambda: _show(counters, row, driver, health), pipe)
+
+            def beat() -> None:
+                driver.check_timeouts()
+                _show(counters, row, driver, health)
+
+            with no_garbage_collection():
+                start_s = await meet(pipe)
+                await asyncio.sleep(max(start_s - perf_counter(), 0.0))
+                async with on_duty(pipe, health, driver.stop, driver.abort, beat):
+                    await driver.run(start_s)
         finally:
-            gc.enable()
             pool.close()
         health.connections_opened = pool.opened
         health.stale_connections = driver.stale
@@ -122,7 +131,7 @@ def read_outcomes(spool: Spool, backend_name: str, *, keep_text: bool) -> list[O
     return [outcome_of(exchange, backend, keep_text=keep_text) for exchange in spool.read()]
 
 
-async def _meet(pipe: Pipe) -> float:
+async def meet(pipe: Pipe) -> float:
     """Say that all is ready and wait for the common start."""
     pipe.send(("ready", None))
     loop = asyncio.get_running_loop()
@@ -136,40 +145,54 @@ async def _meet(pipe: Pipe) -> float:
     return float(message[1])
 
 
-async def _drive(driver: Driver, start_s: float, health: Health, show: Callable[[], None], pipe: Pipe) -> None:
+@asynccontextmanager
+async def on_duty(
+    pipe: Pipe, health: Health, stop: Callable[[], None], abort: Callable[[], None], beat: Callable[[], None]
+) -> AsyncIterator[None]:
+    """While inside, obey the parent and call ``beat`` ten times a second; at the end ``health`` is settled."""
     loop = asyncio.get_running_loop()
-    loop.add_reader(pipe.fileno(), _obey, pipe, driver, loop)
-    await asyncio.sleep(max(start_s - perf_counter(), 0.0))
+    loop.add_reader(pipe.fileno(), _obey, pipe, stop, abort, loop)
     pulse = Pulse(loop, health)
-    watch = loop.create_task(_watch(driver, show))
+    watch = loop.create_task(_watch(beat))
     try:
-        await driver.run(start_s)
+        yield
     finally:
         pulse.stop()
         watch.cancel()
         with suppress(asyncio.CancelledError):
             await watch
-        show()
+        beat()
         loop.remove_reader(pipe.fileno())
 
 
-async def _watch(driver: Driver, show: Callable[[], None]) -> None:
+@contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """A pause of the collector would be measured as one of the server."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+async def _watch(beat: Callable[[], None]) -> None:
     while True:
         await asyncio.sleep(COUNT_EVERY_S)
-        driver.check_timeouts()
-        show()
+        beat()
 
 
-def _obey(pipe: Pipe, driver: Driver, loop: asyncio.AbstractEventLoop) -> None:
+def _obey(pipe: Pipe, stop: Callable[[], None], abort: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
     try:
         message = pipe.recv()
     except EOFError:  # the parent is gone
         loop.remove_reader(pipe.fileno())
         message = ("abort",)
     if message[0] == "stop":
-        driver.stop()
+        stop()
     elif message[0] == "abort":
-        driver.abort()
+        abort()
 
 
 def _show(counters: Counters, row: int, driver: Driver, health: Health) -> None:

@@ -1,0 +1,88 @@
+"""A run as tables for a terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from simserve.bench.report.lines import definitions, failure_sentences, figure_lines, heading, verdict_text
+from simserve.bench.report.metrics import NAMES, confidence_ms, is_trusted, shown_metrics
+from simserve.bench.report.words import Language, word
+from simserve.bench.run import BenchRun
+from simserve.bench.self_test.measure import SelfTest
+from simserve.metrics.result import percentile_name
+
+COLOURS = {"VALID": "green", "CLIENT-LIMITED": "yellow", "SATURATED": "yellow", "UNSTABLE": "red"}
+
+
+def report(
+    run: BenchRun,
+    metrics: Sequence[str],
+    percentiles: Sequence[float],
+    language: Language = "en",
+    self_test: SelfTest | None = None,
+) -> RenderableType:
+    """What was asked, latencies, throughput, the verdict, failures, notes, and what the figures mean."""
+    shown = shown_metrics(run, metrics)
+    verdict = Text.assemble((verdict_text(run, language), f"bold {COLOURS[run.verdict.word]}"))
+    lines = Table.grid(padding=(0, 2))
+    for label, value in figure_lines(run, language, self_test):
+        lines.add_row(Text(label), Text(value))
+    parts: list[RenderableType] = [Text(heading(run))]
+    if shown:
+        parts.append(latency_table(run, shown, percentiles, language))
+    parts += [lines, verdict]
+    parts += [Text(sentence) for sentence in failure_sentences(run)]
+    parts += [Text(note) for note in run.notes]
+    parts += [Text(line, style="dim") for line in definitions(shown, language)]
+    return Group(*parts)
+
+
+def latency_table(run: BenchRun, names: Sequence[str], percentiles: Sequence[float], language: Language) -> Table:
+    """A row per latency: how many values, mean and its confidence, median, percentiles, and whether its SLO is met.
+
+    A percentile that too few values stand behind is left out and marked.
+    """
+    slos_s = run.slos_s
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column(word("latency", language), no_wrap=True)
+    columns = [word(key, language) for key in ("values", "mean", "median", "std")]
+    for column in (*columns, *map(percentile_name, percentiles), *([word("slo", language)] if slos_s else [])):
+        table.add_column(column, justify="right", overflow="fold")
+    hidden = False
+    for name in names:
+        values = run.figures.latency(name, percentiles)
+        cells = [NAMES[name], f"{values.count:,}", _mean(values.mean, confidence_ms(run, name))]
+        cells += [_ms(values.median), _ms(values.std)]
+        for percent, value in zip(percentiles, values.at, strict=True):
+            hidden = hidden or not is_trusted(values.count, percent)
+            cells.append(_ms(value) if is_trusted(values.count, percent) else "*")
+        if slos_s:
+            cells.append(_slo(run, name))
+        table.add_row(*cells)
+    if hidden:
+        table.caption = word("too_few", language)
+        table.caption_justify = "left"
+    return table
+
+
+def _slo(run: BenchRun, name: str) -> str:
+    """The limit and the share of the values within it."""
+    limit_s = {str(slo): limit for slo, limit in run.slos_s.items()}.get(name)
+    values = run.figures.values_s[name]
+    if limit_s is None or not len(values):
+        return ""
+    return f"≤ {limit_s * 1e3:g}: {(values <= limit_s).mean():.1%}"
+
+
+def _mean(seconds: float, confidence: float) -> str:
+    return _ms(seconds) if math.isnan(confidence) else f"{_ms(seconds)} ± {confidence:,.2f}"
+
+
+def _ms(seconds: float) -> str:
+    return "-" if math.isnan(seconds) else f"{seconds * 1e3:,.2f}"
