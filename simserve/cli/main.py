@@ -35,6 +35,7 @@ COMMANDS = {
     "profiles": Command("simserve.cli.profiles", "list, show, plot and import hardware profiles"),
     "models": Command("simserve.cli.models", "list models and show their sizes and operators"),
     "bench": Command("simserve.cli.bench", "load any OpenAI-like server and report its latencies"),
+    "smoke": Command("simserve.cli.smoke", "see that a server answers; start and stop it if need be"),
     "serve": Command("simserve.cli.serve", "answer OpenAI's API with the timing of a model on chosen hardware"),
 }
 
@@ -111,8 +112,9 @@ def _parse(argv: list[str], command: CommandModule | None) -> argparse.Namespace
 
 
 def _with_dashes(argv: list[str]) -> list[str]:
-    """``--max_num_seqs=8`` as ``--max-num-seqs=8``; values stay as they are."""
-    return [_flag_with_dashes(word) if word.startswith("--") else word for word in argv]
+    """``--max_num_seqs=8`` as ``--max-num-seqs=8``; values stay as they are, and so does all that follows ``--``."""
+    end = argv.index("--") if "--" in argv else len(argv)
+    return [_flag_with_dashes(word) if word.startswith("--") else word for word in argv[:end]] + argv[end:]
 
 
 def _flag_with_dashes(word: str) -> str:

@@ -58,16 +58,14 @@ def judge(
     has_constant_rate: bool,
 ) -> Verdict:
     """Judge a run; the growth of a backlog and drift are looked for only where the load was ``has_constant_rate``."""
-    for verdict in (
-        _failed(outcomes, figures),
-        _client_limited(figures, health),
-        _declined(outcomes),
-        _growing(outcomes) if has_constant_rate else None,
-        _few_or_drifting(outcomes, figures, steady if has_constant_rate else None, start_s),
-    ):
-        if verdict is not None:
-            return verdict
-    return Verdict("VALID", f"{figures.completed:,} answers, the client was on time and the load was met")
+    return (
+        _failed(outcomes, figures)
+        or _client_limited(figures, health)
+        or _declined(outcomes)
+        or (_growing(outcomes) if has_constant_rate else None)
+        or _few_or_drifting(outcomes, figures, steady if has_constant_rate else None, start_s)
+        or Verdict("VALID", f"{figures.completed:,} answers, the client was on time and the load was met")
+    )
 
 
 def _failed(outcomes: Sequence[Outcome], figures: Figures) -> Verdict | None:
