@@ -1,4 +1,4 @@
-"""``simserve bench``: load any OpenAI-like server and say how it did; ``compare`` results; ``multi-turn`` chats."""
+"""``simserve bench``: load any OpenAI-like server and say truly how it did."""
 
 from __future__ import annotations
 
@@ -27,28 +27,7 @@ GOODPUT_TARGET = 0.99
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``simserve bench`` and its other forms."""
-    kinds = parser.add_subparsers(dest="kind", metavar="serve | compare | multi-turn")
-    for name, purpose in (
-        ("serve", "load a server, which is what simserve bench does without a word"),
-        ("compare", "two results side by side"),
-        ("multi-turn", "conversations, each turn with all before it"),
-    ):
-        form = kinds.add_parser(name, help=purpose, formatter_class=parser.formatter_class, allow_abbrev=False)
-        if name == "serve":
-            _add_run_arguments(form)
-        elif name == "compare":
-            form.add_argument("before", type=Path, metavar="A.json", help="a result of simserve or vllm bench serve")
-            form.add_argument("after", type=Path, metavar="B.json", help="another")
-            form.add_argument("--lang", choices=("en", "zh"), default="en", help="language of the labels (en)")
-        else:
-            from simserve.cli.multi_turn import add_multi_turn_arguments
-
-            add_multi_turn_arguments(form)
-    _add_run_arguments(parser)
-
-
-def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``simserve bench``."""
     add_bench_arguments(parser)
     group = parser.add_argument_group("figures")
     group.add_argument(
@@ -95,17 +74,7 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what was asked; the exit code says whether SLOs were met."""
-    if args.kind == "compare":
-        return _compare(args)
-    if args.kind == "multi-turn":
-        from simserve.cli.multi_turn import run_multi_turn
-
-        return run_multi_turn(args)
-    return _serve(args)
-
-
-def _serve(args: argparse.Namespace) -> int:
+    """Load the server, print and save what came out; the exit code says whether SLOs were met."""
     from simserve.bench.measure.figures import parse_slos
     from simserve.bench.plan import make_plan
     from simserve.bench.report.live import live
@@ -123,8 +92,6 @@ def _serve(args: argparse.Namespace) -> int:
     if args.self_test == "only":
         return OK
     _say(_introduction(plan))
-    for note in plan.notes:
-        _say(note)
     total = None if plan.shape.duration_s is not None and plan.shape.is_closed_loop else len(plan.requests)
     with live(sys.stderr, total, f"{plan.model} at {plan.server.address.url}", is_off=args.disable_tqdm) as on_progress:
         done = run_bench(plan, slos_s, on_progress, _say)
@@ -223,28 +190,6 @@ def _exit_code(done: BenchRun, fail_on: tuple[str, ...], target: float) -> int:
         or ("verdict" in fail_on and done.verdict.word != "VALID")
     )
     return MISSED if failed else OK
-
-
-def _compare(args: argparse.Namespace) -> int:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
-    from simserve.bench.report.compare import compare_results, label, read_result
-
-    comparison = compare_results(read_result(args.before), read_result(args.after))
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("", no_wrap=True)
-    for column in (args.before.name, args.after.name, "B / A"):
-        table.add_column(column, justify="right", overflow="fold")
-    for change in comparison.changes:
-        ratio = "" if change.ratio is None else f"{change.ratio:.3f}"
-        table.add_row(label(change.name, args.lang), f"{change.before:,.2f}", f"{change.after:,.2f}", ratio)
-    console = Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS, highlight=False)
-    console.print(table)
-    for doubt in comparison.doubts:
-        console.print(doubt)
-    return OK
 
 
 def _metrics(args: argparse.Namespace) -> tuple[str, ...]:

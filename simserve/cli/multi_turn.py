@@ -26,7 +26,7 @@ PATH = "/v1/chat/completions"
 OK, MISSED, INTERRUPTED = 0, 1, 130
 
 
-def add_multi_turn_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``simserve bench multi-turn``."""
     group = parser.add_argument_group("conversations")
     group.add_argument(
@@ -124,9 +124,9 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     group.add_argument("-v", "--verbose", action="store_true", help="print every turn")
 
 
-def run_multi_turn(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Run the conversations, print statistics, write what was asked for."""
-    from simserve.bench.multi_turn.run import run_multi_turn as carry_out
+    from simserve.bench.multi_turn.run import run_multi_turn
     from simserve.bench.report.live import live
     from simserve.bench.server_facts import Server, first_model
     from simserve.bench.tokens import TokenizerOptions, find_counter
@@ -143,7 +143,7 @@ def run_multi_turn(args: argparse.Namespace) -> int:
     options = _options(args, args.served_model_name or (card.name if card else model), headers)
     _say(_introduction(args, conversations))
     with live(sys.stderr, None, f"{model} at {args.url}") as on_progress:
-        done = carry_out(
+        done = run_multi_turn(
             address, options, found.counter, conversations, on_progress,
             clients=args.num_clients, processes=args.processes, warmup=args.warmup_step, insecure=args.insecure,
         )  # fmt: skip
@@ -279,7 +279,7 @@ def _write(args: argparse.Namespace, done: MultiTurnRun, percents: tuple[float, 
     from simserve.bench.multi_turn.report import summary_object, write_excel
 
     parameters: dict[str, Any] = {
-        name: str(value) for name, value in vars(args).items() if name not in ("api_key", "header", "kind")
+        name: str(value) for name, value in vars(args).items() if name not in ("api_key", "header")
     } | {"model": model}
     written: list[Path] = []
     if args.output_file is not None:
