@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 OK, MISSED, INTERRUPTED = 0, 1, 130
 """Exit codes: done; an SLO was missed or what ``--fail-on`` names came true; Ctrl-C, after the report."""
 
-PERCENTILES, CLASSIC_PERCENTILES = (90.0, 95.0, 99.0), (99.0,)
+PERCENTILES, CLASSIC_PERCENTILES = (90.0, 99.0), (99.0,)
 CLASSIC_METRICS = ("ttft", "tpot", "itl")
 FAIL_ON = ("slo", "failures", "verdict", "never")
 GOODPUT_TARGET = 0.99
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME,NAME,...",
         help="out of ttft,tpot,itl,e2el,client_queue_time,e2el_including_client_queue (the first four)",
     )
-    group.add_argument("--metric-percentiles", type=percentile_list, metavar="P,P,...", help="percentiles (90,95,99)")
+    group.add_argument("--metric-percentiles", type=percentile_list, metavar="P,P,...", help="percentiles (90,99)")
     group.add_argument("--goodput", nargs="+", metavar="NAME:MS", help="SLOs of a request, such as ttft:200 tpot:50")
     group.add_argument(
         "--goodput-target",

@@ -191,8 +191,8 @@ class TestTable:
         assert "TTFT = first output - sending" in text
         assert "VALID: 120 answers" in text
         assert "1 of 121 requests: HTTP 500" in text
-        assert "≤ 200.5: 84.2%" in text
-        assert "TTFT from schedule" in text
+        assert "✗ 84.2%" in text
+        assert "TTFT scheduled" in text
         assert "± " in text
         assert "a note" in text
 

@@ -62,6 +62,7 @@ class Driver:
         self._under_way: dict[Exchange, tuple[Request, Connection | None]] = {}
         self._retried: set[Exchange] = set()
         self._finished: deque[Exchange] = deque()
+        self._begun: set[Exchange] = set()
         self.sent = self.done = self.failed = self.stale = 0
         self._done_events = 0
         self.worst_lag_s = 0.0
@@ -238,14 +239,23 @@ class Driver:
                 exchange.sent_s = exchange.end_s = perf_counter()
                 self._finish(exchange)
 
+    def count_first_bytes(self) -> None:
+        """Count what has begun to arrive since the last time, for who looks on; to be called now and then."""
+        for exchange in self._under_way:
+            if exchange.times_s and exchange not in self._begun:
+                self._begun.add(exchange)
+                self.first_byte[bin_of(exchange.times_s[0] - exchange.sent_s)] += 1
+
     def _count(self, exchange: Exchange) -> None:
         times_s = exchange.times_s
+        begun = exchange in self._begun
+        self._begun.discard(exchange)
         if exchange.trouble or not times_s:
             return
-        body_at = 0 if len(times_s) == 1 or len(exchange.reads[0]) > 600 else 1
-        self.first_byte[bin_of(times_s[body_at] - exchange.sent_s)] += 1
-        if len(times_s) > body_at + 1:
-            self.gap[bin_of((times_s[-1] - times_s[body_at]) / (len(times_s) - body_at - 1))] += 1
+        if not begun:
+            self.first_byte[bin_of(times_s[0] - exchange.sent_s)] += 1
+        if len(times_s) > 1:
+            self.gap[bin_of((times_s[-1] - times_s[0]) / (len(times_s) - 1))] += 1
 
     def _check_over(self) -> None:
         if self._next is None and not self._under_way and not self._finished and not self._over.done():

@@ -104,6 +104,7 @@ async def _work(job: Job, row: int, counters: Counters, pipe: Pipe) -> Report:
 
             def beat() -> None:
                 driver.check_timeouts()
+                driver.count_first_bytes()
                 _show(counters, row, driver, health)
 
             with no_garbage_collection():

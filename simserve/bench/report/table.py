@@ -44,21 +44,21 @@ def report(
 
 
 def latency_table(run: BenchRun, names: Sequence[str], percentiles: Sequence[float], language: Language) -> Table:
-    """A row per latency: how many values, mean and its confidence, median, percentiles, and whether its SLO is met.
+    """A row per latency: how many values, mean and its confidence, median, percentiles, how many are within its SLO.
 
     A percentile that too few values stand behind is left out and marked.
     """
     slos_s = run.slos_s
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column(word("latency", language), no_wrap=True)
-    columns = [word(key, language) for key in ("values", "mean", "median", "std")]
+    columns = [word(key, language) for key in ("values", "mean", "median")]
     for column in (*columns, *map(percentile_name, percentiles), *([word("slo", language)] if slos_s else [])):
-        table.add_column(column, justify="right", overflow="fold")
+        table.add_column(column, justify="right", no_wrap=True)
     hidden = False
     for name in names:
         values = run.figures.latency(name, percentiles)
         cells = [NAMES[name], f"{values.count:,}", _mean(values.mean, confidence_ms(run, name))]
-        cells += [_ms(values.median), _ms(values.std)]
+        cells.append(_ms(values.median))
         for percent, value in zip(percentiles, values.at, strict=True):
             hidden = hidden or not is_trusted(values.count, percent)
             cells.append(_ms(value) if is_trusted(values.count, percent) else "*")
@@ -72,17 +72,23 @@ def latency_table(run: BenchRun, names: Sequence[str], percentiles: Sequence[flo
 
 
 def _slo(run: BenchRun, name: str) -> str:
-    """The limit and the share of the values within it."""
+    """How many of the values are within the limit; a tick if all are."""
     limit_s = {str(slo): limit for slo, limit in run.slos_s.items()}.get(name)
     values = run.figures.values_s[name]
     if limit_s is None or not len(values):
         return ""
-    return f"≤ {limit_s * 1e3:g}: {(values <= limit_s).mean():.1%}"
+    share = float((values <= limit_s).mean())
+    return f"{'✓' if share == 1.0 else '✗'} {100 * share:.3g}%"
 
 
 def _mean(seconds: float, confidence: float) -> str:
-    return _ms(seconds) if math.isnan(confidence) else f"{_ms(seconds)} ± {confidence:,.2f}"
+    return _ms(seconds) if math.isnan(confidence) else f"{_ms(seconds)} ± {_short(confidence)}"
 
 
 def _ms(seconds: float) -> str:
-    return "-" if math.isnan(seconds) else f"{seconds * 1e3:,.2f}"
+    return _short(seconds * 1e3)
+
+
+def _short(value: float) -> str:
+    """Two digits after the point, one from 100 on: a table must fit 80 columns."""
+    return "-" if math.isnan(value) else f"{value:,.2f}" if value < 100 else f"{value:,.1f}"
