@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -46,7 +45,6 @@ def torch_service(
     check_torch(model, options)
     from simserve.engines.torch import TorchEngine, default_device
 
-    _free_unused_memory()
     if threads is None and model.weight_bytes < SINGLE_THREAD_BYTES:
         threads = 1
     template = None if model.path is None else load_chat_template(model.path)
@@ -72,15 +70,6 @@ class TorchEmbedder:
     async def embed(self, prompts: Sequence[Sequence[int]], request_id: str) -> list[Vector]:
         vectors = await self._engine.embed(prompts, pooling="mean")
         return [np.array(vector, dtype=np.float32) for vector in vectors]
-
-
-def _free_unused_memory() -> None:
-    """Give back what an engine that ended held: torch keeps it, and the next one counts what is free."""
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def check_torch(model: ModelSpec, options: EngineOptions) -> None:

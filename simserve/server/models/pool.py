@@ -246,7 +246,8 @@ class ModelPool:
             async with self._making_room:
                 await self._make_room()
                 slot.has_place = True
-            log.info("Loading %s, which takes %.1f s", name, slot.model.load_s)
+            takes = f", which takes {slot.model.load_s:.1f} s" if slot.model.load_s else ""
+            log.info("Loading %s%s", name, takes)
             loop = asyncio.get_running_loop()
             ready_s = loop.time() + slot.model.load_s
             service = await slot.model.load()
