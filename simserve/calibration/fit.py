@@ -12,7 +12,7 @@ from simserve.calibration.fit_gemm import fit_gemm
 from simserve.calibration.fit_small import fit_all_reduce, fit_elementwise
 from simserve.calibration.importers.llmservingsim import HEADS, KV_HEADS
 from simserve.calibration.limits import Limits, three_digits
-from simserve.calibration.shipped import Tables, decodes_of
+from simserve.calibration.shipped import Tables, decodes_of, has_both
 from simserve.hardware import Curves, HardwareProfile
 
 
@@ -20,12 +20,10 @@ def fit_all(tables: Tables, hardware: HardwareProfile, root: Path) -> dict[str, 
     """Fields of :class:`simserve.hardware.Calibration` for the operators that ``tables`` have, read under ``root``."""
     limits = Limits.of(hardware)
     source, read = tables.gemm
-    fitted: dict[str, Any] = {"gemm": fit_gemm(read(root), limits, source, tables.most_columns, tables.coarse)}
+    fitted: dict[str, Any] = {"gemm": fit_gemm(read(root), limits, source, tables.most_columns)}
     if tables.quantized_gemm:
         source, read = tables.quantized_gemm
-        fitted["quantized_gemm"] = fit_gemm(
-            read(root), Limits.of(hardware, "int8"), source, tables.most_columns, tables.coarse
-        )
+        fitted["quantized_gemm"] = fit_gemm(read(root), Limits.of(hardware, "int8"), source, tables.most_columns)
     if tables.decode:
         source, decodes = tables.decode
         fitted["decode_attention"] = fit_decode(decodes(root), limits, source)
@@ -44,7 +42,8 @@ def fit_all(tables: Tables, hardware: HardwareProfile, root: Path) -> dict[str, 
         source, batches = tables.mixed
         points = batches(root)
         fitted["chunk_attention"] = fit_chunks(points, limits, source, HEADS)
-        fitted["mixed_decode"] = fit_mixed(points, limits, source, HEADS, KV_HEADS)
+        if has_both(points):
+            fitted["mixed_decode"] = fit_mixed(points, limits, source, HEADS, KV_HEADS)
         own = fit_decode(decodes_of(points), limits, source)
         fitted["decode_attention"] = _with_rows(fitted.get("decode_attention"), own, limits)
     return fitted

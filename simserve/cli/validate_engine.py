@@ -125,6 +125,7 @@ def _as_object(check: EngineCheck) -> dict[str, Any]:
         "workload": check.workload.name,
         "runs": len(check.runs),
         "disturbed_runs": len(check.disturbed),
+        "preemptions": int(check.predicted.preemptions.sum()),
         "same_steps": check.difference is None,
         "difference": check.difference,
         "steps": [asdict(step) for step in check.steps],

@@ -38,10 +38,11 @@ class Conditions(Part):
 
 
 class HostTimes(Part):
-    """What the engine's host does in every step beside the operators, and for each request in it."""
+    """What the engine's host does in every step beside the operators, for each request in it, to start an operator."""
 
     step_s: Seconds
     request_s: Seconds
+    launch_s: Seconds = 0.0
 
 
 class MixedStep(Part):

@@ -22,7 +22,7 @@ class Derived(Part):
     derived_from: str
     because: str
     uncertainty: Annotated[float, Field(gt=0, le=1)]
-    """Relative half-width expected of a time predicted so."""
+    """Relative half-width expected of a time predicted so, beyond the error that the curves have at home."""
 
 
 class Curves(Part):
@@ -36,6 +36,7 @@ class Curves(Part):
     measured_with: str
     points: Annotated[int, Field(ge=1)]
     held_out: tuple[HeldOut, ...] = ()
+    """On the device that was measured, also where the curves are derived."""
     derived: Derived | None = None
     """Set where a profile took the curves over from another device."""
     launch_s: Annotated[float, Field(ge=0, lt=1e-3)] = 0.0
@@ -129,26 +130,3 @@ class Calibration(Part):
     mixed_decode: MixedCurves | Derived | None = None
     elementwise: Rates | Derived | None = None
     all_reduce: Curves | Derived | None = None
-
-    @property
-    def derived_from(self) -> list[str]:
-        """Devices whose matrix products or attention stand in for this one's."""
-        present = [curves for curves in (self.gemm, self.decode_attention, self.prefill_attention) if curves]
-        return list(dict.fromkeys(entry.derived_from for curves in present if (entry := _derived(curves))))
-
-    @property
-    def uncertainty(self) -> float:
-        """Relative half-width of a predicted step: the widest derived operator, else the largest held-out median.
-
-        Medians, because a step sums hundreds of operators whose errors largely cancel; at least 5 %, which whole runs
-        show to be left.
-        """
-        present = [curves for curves in (self.gemm, self.decode_attention, self.prefill_attention) if curves]
-        derived = [_derived(curves) for curves in present]
-        widest = max((entry.uncertainty for entry in derived if entry), default=0.0)
-        errors = [held.median for curves in present if isinstance(curves, Curves) for held in curves.held_out]
-        return max(widest, *errors, 0.05)
-
-
-def _derived(curves: Curves | Derived) -> Derived | None:
-    return curves.derived if isinstance(curves, Curves) else curves

@@ -18,3 +18,5 @@ class HeldOut(Part):
     points: Annotated[int, Field(ge=1)]
     median: Annotated[float, Field(ge=0)]
     p95: Annotated[float, Field(ge=0)]
+    summed_p90: Annotated[float, Field(ge=0)] | None = None
+    """90th percentile of the error of a few such points' sum, as an engine's step sums its operators."""

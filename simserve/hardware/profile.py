@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import date
 from typing import Annotated, Literal
 
@@ -48,8 +47,11 @@ class Efficiency(Part):
     gemm_memory: Fraction = 0.80
     attention_prefill: Fraction = 0.45
     attention_decode: Fraction = 0.65
-    uncertainty: Fraction = 0.35
-    """Relative half-width of a time predicted from these assumptions."""
+    uncertainty: Fraction = 0.36
+    prefill_uncertainty: Fraction = 0.49
+    decode_uncertainty: Fraction = 0.84
+    """Relative half-widths of times predicted from these assumptions, of matrix products and both kinds of attention:
+    medians over the measured devices, of which :mod:`simserve.calibration.transfer` prints each."""
 
 
 class HardwareProfile(Part):
@@ -75,6 +77,8 @@ class HardwareProfile(Part):
     """To the host, and between the devices that ``link`` does not join."""
     power: Power | None = None
     price: Price | None = None
+    host_time_factor: Positive = 1.0
+    """Time that the host needs around a step, relative to the servers that it was published of; more for slow CPUs."""
     sources: Annotated[str, Field(min_length=1)]
     confidence: Literal["high", "medium", "low"]
     default_efficiency: Efficiency = Efficiency()
@@ -85,22 +89,6 @@ class HardwareProfile(Part):
         """Whether matrix products and decode attention, which make up most of a step, rest on measurements."""
         calibration = self.calibration
         return calibration is not None and None not in (calibration.gemm, calibration.decode_attention)
-
-    @property
-    def uncertainty(self) -> str:
-        """How far off a predicted step may be, and why, in words."""
-        return self.uncertainty_with({})
-
-    def uncertainty_with(self, carried: Mapping[str, float]) -> str:
-        """``uncertainty`` where the efficiencies are carried over to number formats never measured, each so unsure."""
-        if not self.calibrated or self.calibration is None:
-            widest = max(self.default_efficiency.uncertainty, *carried.values(), 0.0)
-            return f"±{widest:.0%}, from datasheet peaks and assumed efficiencies"
-        derived = self.calibration.derived_from
-        basis = f"of {', '.join(derived)}" if derived else "of this device"
-        widest = max(self.calibration.uncertainty, *carried.values(), 0.0)
-        formats = f" in 16 bits, carried over to {' and '.join(carried)}" if carried else ""
-        return f"±{widest:.0%}, from measured operators {basis}{formats}"
 
     def peak_flops_for(self, dtype: str) -> float:
         """Peak FLOP/s in ``dtype``; raises :class:`HardwareError` naming the dtypes the profile states."""

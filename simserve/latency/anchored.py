@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from simserve.hardware import HardwareProfile, HostTimes, StepAnchors
+from simserve.hardware import Curves, HardwareProfile, HostTimes, StepAnchors
 from simserve.latency.factors import Factors
 from simserve.latency.lines import Floats, Lines, weights_between
 from simserve.latency.model_shape import model_of, shape_of
@@ -40,8 +40,8 @@ def anchors_for(model: ModelSpec, hardware: HardwareProfile, dtype: str) -> Step
     return min(known, key=apart, default=None)
 
 
-def anchored_uncertainty(model: ModelSpec, hardware: HardwareProfile, anchors: StepAnchors) -> str:
-    """How far off a step of ``model`` predicted from ``anchors`` may be, and why, in words."""
+def anchored_uncertainty(model: ModelSpec, hardware: HardwareProfile, anchors: StepAnchors) -> float:
+    """How far off a step of ``model`` predicted from ``anchors`` may be: a relative half-width."""
     calibration = hardware.calibration
     assert calibration is not None
     conditions = calibration.conditions
@@ -50,10 +50,17 @@ def anchored_uncertainty(model: ModelSpec, hardware: HardwareProfile, anchors: S
     held = anchors.held_out_of("steps" if same else "models")
     errors = [held.median] if held else []
     if same:
-        half_width = max([SAME_MODEL_UNCERTAINTY, *at_least, *errors])
-        return f"±{half_width:.0%}, from whole steps of this model, measured on this device"
-    half_width = max([OTHER_MODEL_UNCERTAINTY, calibration.uncertainty, *at_least, *errors])
-    return f"±{half_width:.0%}, from operators and whole steps of {anchors.model}, measured on this device"
+        return max([SAME_MODEL_UNCERTAINTY, *at_least, *errors])
+    operators = (calibration.gemm, calibration.decode_attention, calibration.chunk_attention)
+    errors += [held.median for curves in operators if isinstance(curves, Curves) for held in curves.held_out]
+    return max([OTHER_MODEL_UNCERTAINTY, *at_least, *errors])
+
+
+def anchored_basis(model: ModelSpec, anchors: StepAnchors) -> str:
+    """What such a step rests on, in words."""
+    if anchors.shape == shape_of(model):
+        return "from whole steps of this model, measured on this device"
+    return f"from operators and whole steps of {anchors.model}, measured on this device"
 
 
 class AnchoredStepTimer(OperatorSums):

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from simserve.hardware import HardwareProfile
+
 KERNEL_LAUNCH_S = 5e-6
 """Host time to launch one kernel outside a captured graph."""
 
@@ -19,12 +21,17 @@ class HostCosts:
     """Host seconds per engine step, and more per running request.
 
     ``hidden`` as with asynchronous scheduling: the host prepares the next step while the device runs this one, so that
-    only what the device does not cover is seen.
+    only what the device does not cover is seen. ``launch_s`` is what each kernel outside a graph takes to launch.
     """
 
     step_s: float
     request_s: float
     hidden: bool = True
+    launch_s: float = KERNEL_LAUNCH_S
+
+    def times(self, factor: float) -> HostCosts:
+        """The same on a host that takes ``factor`` times as long."""
+        return HostCosts(self.step_s * factor, self.request_s * factor, self.hidden, self.launch_s * factor)
 
     def seconds(self, device_s: float, requests: int) -> float:
         """Seconds of a step that keeps the device busy for ``device_s``."""
@@ -52,6 +59,12 @@ VLLM_V1 = HostCosts(step_s=0.4e-3, request_s=8e-6)
 VLLM_V0 = HostCosts(step_s=0.8e-3, request_s=42e-6, hidden=False)
 """vLLM of 2023-2024: a line through what Vidur measured beside A100s of scheduling, input preparation, sampling and
 output processing."""
+
+
+def launch_s_of(hardware: HardwareProfile, usual: HostCosts) -> float:
+    """Host time to launch one kernel, measured where the machine itself was, else the ``usual``."""
+    measured = hardware.calibration.host if hardware.calibration else None
+    return measured.launch_s if measured else usual.launch_s
 
 
 def graph_sizes(max_num_seqs: int, max_tokens: int) -> list[int]:

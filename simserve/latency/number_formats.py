@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from simserve.errors import HardwareError
-from simserve.hardware import Curves, HardwareProfile
+from simserve.hardware import Carried, Curves, HardwareProfile
 from simserve.models import Quantization, dtype_bytes_of
 
 CARRIED_OVER = 0.2
@@ -64,17 +64,18 @@ def check_kv_dtype(kv_dtype: str, hardware: HardwareProfile) -> None:
         )
 
 
-def uncertainty_of(
+def carried_over(
     hardware: HardwareProfile, quantization: Quantization | None, weights: WeightFormat, kv_dtype: str, dtype: str
-) -> str:
-    """How far off a step may be, as :attr:`HardwareProfile.uncertainty` says it, with what these formats add."""
-    carried: dict[str, float] = {}
+) -> tuple[Carried, ...]:
+    """The operators whose efficiencies in 16 bits stand for these formats, and how unsure that makes them."""
+    carried = []
     if quantization is not None and not _measured(hardware, weights):
         widened = weights.computed_in != quantization.weight_dtype
-        carried[f"{quantization.weight_dtype} weights"] = WIDENED if widened else CARRIED_OVER
+        what = f"{quantization.weight_dtype} weights"
+        carried.append(Carried(what, "gemm", WIDENED if widened else CARRIED_OVER))
     if dtype_bytes_of(kv_dtype) != dtype_bytes_of(dtype):
-        carried[f"{kv_dtype} KV cache"] = CARRIED_OVER
-    return hardware.uncertainty_with(carried)
+        carried.append(Carried(f"{kv_dtype} KV cache", "decode_attention", CARRIED_OVER))
+    return tuple(carried)
 
 
 def _widens_fp8(hardware: HardwareProfile) -> bool:

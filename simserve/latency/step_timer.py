@@ -19,11 +19,11 @@ from simserve.latency.communication import all_reduce_s
 from simserve.latency.decode_attention import DecodeAttention
 from simserve.latency.elementwise import Elementwise
 from simserve.latency.host import (
-    KERNEL_LAUNCH_S,
     KERNELS_PER_LAYER,
     VLLM_V1,
     HostCosts,
     graph_sizes,
+    launch_s_of,
     padded_tokens,
 )
 from simserve.latency.layers import Layers
@@ -83,7 +83,8 @@ class StepTimer:
         )
         body = body[padded_tokens(max_tokens, sizes)]
         eager = tokens > (sizes[-1] if sizes else 0)
-        body = np.where(eager, np.maximum(body, model.num_layers * KERNELS_PER_LAYER * KERNEL_LAUNCH_S), body)
+        launch_s = launch_s_of(hardware, host)
+        body = np.where(eager, np.maximum(body, model.num_layers * KERNELS_PER_LAYER * launch_s), body)
         self._body_s: list[float] = body.tolist()
         self._head_s: list[float] = (layers.head_s(seqs) + elementwise.sampler_s(seqs)).tolist()
         self._body_work = [table.tolist() for table in layers.body_work(tokens)]

@@ -57,10 +57,12 @@ class SimulatedEmbedder:
     """Vectors that depend on the tokens alone and mean nothing, at the time at which an engine would have them.
 
     For the engine it is a request for one token: it reads the whole prompt and is done with the step that ends it.
+    With another ``salt`` all vectors are others, as those of an adapter.
     """
 
-    def __init__(self, engine: Engine, hidden_size: int) -> None:
+    def __init__(self, engine: Engine, hidden_size: int, salt: str = "") -> None:
         self._engine = engine
+        self._salt = salt.encode()
         self.dimensions = hidden_size
         self._numbers = itertools.count()
 
@@ -73,7 +75,9 @@ class SimulatedEmbedder:
         return [self._vector(tokens) for tokens in prompts]
 
     def _vector(self, tokens: Sequence[int]) -> Vector:
-        digest = hashlib.blake2b(array("q", tokens).tobytes(), digest_size=16, person=b"simserve-embed").digest()
+        digest = hashlib.blake2b(
+            array("q", tokens).tobytes() + self._salt, digest_size=16, person=b"simserve-embed"
+        ).digest()
         drawn = np.random.default_rng(int.from_bytes(digest, "little")).standard_normal(self.dimensions)
         return (drawn / np.linalg.norm(drawn)).astype(np.float32)
 

@@ -6,6 +6,7 @@ It is a function of model, prompt and ``seed`` alone; ``max_tokens``, ``stop`` a
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import itertools
 import math
@@ -91,6 +92,12 @@ class SimulatedPlanner:
         self._text = text
         self._max_model_len = max_model_len
         self._numbers = itertools.count()
+
+    def renamed(self, model: str) -> SimulatedPlanner:
+        """The same for another name, with other words: an adapter of the model. Sequences have ids of their own."""
+        other = copy.copy(self)
+        other._model = model
+        return other
 
     def refuse(self, fields: dict[str, Any]) -> None:
         refuse_unsupported(fields, SIMULATED)

@@ -13,7 +13,7 @@ from simserve.errors import ConfigError, ModelError
 from simserve.models import ModelSpec
 from simserve.server.chat_template import load_chat_template
 from simserve.server.embeddings import Vector
-from simserve.server.routes import Service
+from simserve.server.service import Service
 from simserve.server.torch_plans import TorchPlanner
 
 if TYPE_CHECKING:
@@ -42,9 +42,7 @@ def torch_service(
     Raises :class:`ConfigError` where torch is missing, and :class:`simserve.errors.SimServeError` for a model that
     cannot be read, does not fit, or for options that the torch engine cannot honour.
     """
-    _check_installed()
-    _check_options(options)
-    _check_tokenizer(model)
+    check_torch(model, options)
     from simserve.engines.torch import TorchEngine, default_device
 
     if threads is None and model.weight_bytes < SINGLE_THREAD_BYTES:
@@ -72,6 +70,13 @@ class TorchEmbedder:
     async def embed(self, prompts: Sequence[Sequence[int]], request_id: str) -> list[Vector]:
         vectors = await self._engine.embed(prompts, pooling="mean")
         return [np.array(vector, dtype=np.float32) for vector in vectors]
+
+
+def check_torch(model: ModelSpec, options: EngineOptions) -> None:
+    """Raise what :func:`torch_service` would for a model, or options, that the torch engine cannot have."""
+    _check_installed()
+    _check_options(options)
+    _check_tokenizer(model)
 
 
 def _check_installed() -> None:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from simserve.config import KV_CACHE_DTYPES, QUANTIZATIONS, EngineOptions
 from simserve.errors import ConfigError
-from simserve.hardware import HardwareProfile
-from simserve.latency.number_formats import WeightFormat, check_kv_dtype, uncertainty_of, weight_format
+from simserve.hardware import Carried, HardwareProfile
+from simserve.latency.number_formats import WeightFormat, carried_over, check_kv_dtype, weight_format
 from simserve.models import METHODS, ModelSpec, Quantization
 
 
@@ -19,8 +19,8 @@ class Formats:
     quantization: Quantization | None
     weights: WeightFormat
     kv_dtype: str
-    uncertainty: str
-    """How far off a predicted step may be in these formats, in words."""
+    carried: tuple[Carried, ...]
+    """Efficiencies that were not measured in these formats."""
 
     @property
     def label(self) -> str:
@@ -49,8 +49,8 @@ def formats_of(model: ModelSpec, hardware: HardwareProfile, options: EngineOptio
     else:
         kv_dtype = (quantization and quantization.kv_dtype) or dtype
     check_kv_dtype(kv_dtype, hardware)
-    uncertainty = uncertainty_of(hardware, quantization, weights, kv_dtype, dtype)
-    return Formats(dtype, quantization, weights, kv_dtype, uncertainty)
+    carried = carried_over(hardware, quantization, weights, kv_dtype, dtype)
+    return Formats(dtype, quantization, weights, kv_dtype, carried)
 
 
 def _quantization(model: ModelSpec, options: EngineOptions) -> Quantization | None:

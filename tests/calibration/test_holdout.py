@@ -33,7 +33,7 @@ TARGETS = {
 @needs_tables
 @pytest.mark.parametrize("name", sorted({name for name, _, _ in TARGETS}))
 def test_held_out_points_are_met(name: str) -> None:
-    errors = {(e.hardware, e.operator, e.held_out.of): e.held_out for e in holdout_errors(OPS, [name])}
+    errors = {(e.hardware, e.operator, e.held_out.of): e.held_out for e in holdout_errors(OPS, name)}
 
     for key, (median, p95) in TARGETS.items():
         if key[0] == name:

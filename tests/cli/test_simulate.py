@@ -68,6 +68,27 @@ class TestWhatIsPrinted:
         assert (result["request_rate"], result["seed"], result["calibrated"]) == (10.0, 0, True)
         assert 0 < result["bandwidth_utilization"] < result["busy_fraction"] <= 1
 
+    def test_every_figure_has_a_band_and_says_how_it_was_made(self, capsys: pytest.CaptureFixture[str]) -> None:
+        result = result_of(SMALL, capsys)
+
+        for key in ("mean_ttft_ms", "median_tpot_ms", "p90_itl_ms", "p99_e2el_ms", "duration", "output_throughput"):
+            assert result[f"{key}_low"] <= result[key] <= result[f"{key}_high"], key
+        assert result["mean_tpot_ms_low"] < result["mean_tpot_ms_high"]
+        assert "every operator that much slower" in str(result["bands"])
+
+    def test_bands_are_left_out_where_they_would_cost_much_or_nobody_wants_them(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        long = [*SMALL, "--num-prompts", "5001", "--request-rate", "inf"]
+        reasons = {}
+        for options in ((), ("--no-bands",), ("--bands",)):
+            result = result_of([*long, *options], capsys)
+            reasons[options] = result["bands"]
+            assert ("mean_ttft_ms_low" in result) == (options == ("--bands",))
+
+        assert reasons[()] == "not made for more than 5,000 requests; --bands makes them, in three times the time"
+        assert "--no-bands" in reasons[("--no-bands",)]
+
     def test_a_front_end_is_named_with_its_load(self, capsys: pytest.CaptureFixture[str]) -> None:
         options = ["--front-end", "vllm-v1", "--api-server-count", "2"]
         with_one, without = result_of([*SMALL, *options], capsys), result_of(SMALL, capsys)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -51,7 +51,7 @@ class Progress(Protocol):
 
 
 class Bench:
-    """Times cases and keeps account of how noisy that was; ``percentile`` 20 for operators, 50 for whole steps."""
+    """Times cases, and remembers all timings and who disturbed them."""
 
     def __init__(self, stopwatch: Stopwatch, guard: Guard) -> None:
         self._stopwatch, self._guard = stopwatch, guard
@@ -61,7 +61,10 @@ class Bench:
     def measure(
         self, cases: Mapping[Key, Call], pace: Pace, *, percentile: float = 20.0, progress: Progress = lambda done: None
     ) -> dict[Key, Timing]:
-        """Time every case; a case is a call without arguments, warmed up here."""
+        """Time every case, a call without arguments, which is warmed up here.
+
+        Of its samples the ``percentile`` counts: 20 for operators, 50 for whole steps.
+        """
         blocks = {key: self._block(call, pace.block_s) for key, call in cases.items()}
         taken: dict[Key, list[Sample]] = {key: [] for key in cases}
         retries = pace.retries
@@ -71,16 +74,6 @@ class Bench:
         timings = {key: _timing(samples, percentile) for key, samples in taken.items()}
         self.timings += timings.values()
         return timings
-
-    @property
-    def noise(self) -> float:
-        """Median noise of all that was timed."""
-        return float(np.median([timing.noise for timing in self.timings])) if self.timings else 0.0
-
-    @property
-    def unquiet(self) -> float:
-        """Share of all that was timed for which there was no quiet moment."""
-        return sum(not timing.quiet for timing in self.timings) / len(self.timings) if self.timings else 0.0
 
     def _block(self, call: Call, block_s: float) -> tuple[int, bool]:
         call()
@@ -118,6 +111,16 @@ class Bench:
             if spent_s >= WINDOW_S:
                 break
         return list(done), done, self._guard.disturbance()
+
+
+def noise_of(timings: Sequence[Timing]) -> float:
+    """Median noise."""
+    return float(np.median([timing.noise for timing in timings]))
+
+
+def unquiet_of(timings: Sequence[Timing]) -> float:
+    """Share of them for which there was no quiet moment."""
+    return float(np.mean([not timing.quiet for timing in timings]))
 
 
 def _timing(samples: list[Sample], percentile: float) -> Timing:

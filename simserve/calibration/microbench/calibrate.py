@@ -13,13 +13,13 @@ import numpy as np
 
 from simserve.calibration.microbench.attention import measure_attention
 from simserve.calibration.microbench.bandwidth import measure_bandwidth
-from simserve.calibration.microbench.bench import Bench, Pace, Progress
+from simserve.calibration.microbench.bench import Bench, Pace, Progress, noise_of, unquiet_of
 from simserve.calibration.microbench.build import MeasuredModel, Measurements, build_profile
 from simserve.calibration.microbench.collective import measure_all_reduce
 from simserve.calibration.microbench.contention import Guard
 from simserve.calibration.microbench.engine import EngineUnderTest
 from simserve.calibration.microbench.host import measure_host
-from simserve.calibration.microbench.machine import Machine
+from simserve.calibration.microbench.machine import LEAST_COLD_BYTES, Machine
 from simserve.calibration.microbench.operands import Pool
 from simserve.calibration.microbench.products import (
     measure_peaks,
@@ -44,6 +44,8 @@ WAITING_THREADS = 2
 """A step on a GPU is waited for: that its thread was not busy all the time says nothing."""
 KV_SHARE = 0.3
 """Of memory, for the KV cache of the largest step."""
+COLD_CACHES = 4
+"""What is to be cold is gone through in so many times as much as a cache was seen to hold."""
 QUICK_POOL_BYTES = 32 * 2**20
 WEIGHTS = {"peaks": 4, "bandwidth": 4, "products": 25, "attention": 10, "small": 8, "steps": 60}
 """Seconds that the suites take, about; ``steps`` for each model."""
@@ -147,9 +149,10 @@ class _Session:
             bandwidth = measure_bandwidth(bench, machine, pool, pace, quick, self._suite("bandwidth", "memory"))
             shapes = product_shapes(models, quick)
             progress = self._suite("products", f"{len(shapes)} shapes of matrix products")
-            products = measure_products(bench, machine, pool, shapes, pace, quick, progress)
+            cold_bytes = min(max(COLD_CACHES * bandwidth.cache_bytes, LEAST_COLD_BYTES), pool.nbytes)
+            products = measure_products(bench, machine, pool, cold_bytes, shapes, pace, quick, progress)
             progress = self._suite("attention", "attention")
-            attention = measure_attention(bench, machine, models[0], pool.nbytes, pace, quick, progress)
+            attention = measure_attention(bench, machine, models[0], cold_bytes, pace, quick, progress)
             small = measure_small_operators(
                 bench, machine, models, pace, quick, self._suite("small", "small operators")
             )
@@ -181,7 +184,7 @@ class _Session:
         grid = QUICK if self._quick else GPU if machine.kind == "gpu" else FULL
         grid = grid.within(model.max_model_len, most_tokens)
         engine = EngineUnderTest(model, machine, grid.steps)
-        host = measure_host(self._steps, engine, self._plan.operators)
+        host = measure_host(self._steps, machine, engine, self._plan.operators)
         timings = measure_steps(self._steps, engine, grid, self._plan.steps, progress)
         whole = {
             step: replace(timing, seconds=timing.seconds + host.step_s + step.requests * host.request_s)
@@ -214,7 +217,7 @@ class _Session:
             date=date.today(),
             suite="quick" if self._quick else "full",
             duration_s=round(duration_s, 1),
-            noise=round(float(np.median([timing.noise for timing in timings])), 4),
-            unquiet=round(float(np.mean([not timing.quiet for timing in timings])), 4),
+            noise=round(noise_of(timings), 4),
+            unquiet=round(unquiet_of(timings), 4),
             drift=round(drift, 4),
         )

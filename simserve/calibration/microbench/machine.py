@@ -54,7 +54,7 @@ def this_machine(device: str, dtype: str, threads: int | None = None) -> Machine
     import torch
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    count = threads or cores
+    count = cores if threads is None else threads
     if not 1 <= count <= cores:
         raise HardwareError(f"--threads {count} is not possible here: give 1 to {cores}, the cores of this machine")
     torch.set_num_threads(count)

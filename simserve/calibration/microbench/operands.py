@@ -44,7 +44,10 @@ class Pool:
         """Whether two pieces of ``shape`` fit, so that there is another one to take."""
         return 2 * prod(shape) <= len(self._flat)
 
-    def pieces(self, *shape: int) -> list[torch.Tensor]:
-        """As many tensors of ``shape`` as the pool has room for."""
+    def pieces(self, *shape: int, most_bytes: int | None = None) -> list[torch.Tensor]:
+        """As many tensors of ``shape`` as there is room for, or as ``most_bytes`` suffice for; never fewer than two."""
         size = prod(shape)
-        return [self._flat[i * size : (i + 1) * size].view(shape) for i in range(len(self._flat) // size)]
+        count = len(self._flat) // size
+        if most_bytes is not None:
+            count = min(count, max(most_bytes // (size * self._flat.itemsize), 2))
+        return [self._flat[i * size : (i + 1) * size].view(shape) for i in range(count)]

@@ -29,6 +29,7 @@ GPU_ROWS = (*ROWS, 17, 33, 65, 129, 1024, 2048, 4096, 8192)
 QUICK_ROWS = (1, 4, 16, 64)
 USUAL_SHAPES = ((512, 512), (3072, 768), (2048, 2048), (32000, 1024))
 """(n, k) measured beside the models' own, so that others find near neighbours."""
+MOST_PIECES = 256
 NOT_ON_CPU = ("float16",)
 """Dtypes in which torch has no fast matrix product there: measuring one would take all the time."""
 
@@ -68,12 +69,13 @@ def product_shapes(models: Sequence[ModelSpec], quick: bool) -> list[tuple[int, 
 
 
 def measure_products(
-    bench: Bench, machine: Machine, pool: Pool, shapes: Sequence[tuple[int, int]], pace: Pace, quick: bool,
-    progress: Progress,
+    bench: Bench, machine: Machine, pool: Pool, cold_bytes: int, shapes: Sequence[tuple[int, int]], pace: Pace,
+    quick: bool, progress: Progress,
 ) -> GemmPoints:  # fmt: skip
     """Each of ``shapes`` over numbers of rows. A shape too large for the pool is left out: its neighbours stand in.
 
-    One shape after the other: the engine packs weights in a layout of its own, and memory holds one shape's copies.
+    One shape after the other: the engine packs weights in a layout of its own, which takes longer than measuring them
+    if there are more than ``cold_bytes`` suffice for.
     """
     import torch
 
@@ -83,7 +85,7 @@ def measure_products(
     timings: dict[tuple[int, int, int], Timing] = {}
     for index, (n, k) in enumerate(shapes):
         if pool.holds(n, k):
-            products = cycle([Linear(weight) for weight in pool.pieces(n, k)])
+            products = cycle([Linear(weight) for weight in pool.pieces(n, k, most_bytes=cold_bytes)[:MOST_PIECES]])
             inputs = torch.randn(rows[-1], k, device=machine.device).to(machine.dtype)
             cases = {(m, n, k): partial(_product, inputs[:m], products) for m in rows}
             timings |= bench.measure(cases, pace)
