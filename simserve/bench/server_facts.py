@@ -18,7 +18,7 @@ from simserve.errors import ServerError
 LOOK_TIMEOUT_S = 5.0
 RETRY_S = 1.0
 TOKENIZE_AT_ONCE = 64
-ROUNDS = 4
+ROUNDS = 10
 """Attempts at a prompt of just the right length through /tokenize and /detokenize."""
 
 
