@@ -85,6 +85,8 @@ class SimulatedChoice:
 class SimulatedPlanner:
     """See :class:`simserve.server.plans.Planner`; token ids of prompts must lie below ``vocab_size``."""
 
+    unsupported = SIMULATED
+
     def __init__(self, model: str, tokenizer: Tokenizer, text: TextSource, max_model_len: int, vocab_size: int) -> None:
         self._model = model
         self._vocab_size = vocab_size
@@ -100,7 +102,7 @@ class SimulatedPlanner:
         return other
 
     def refuse(self, fields: dict[str, Any]) -> None:
-        refuse_unsupported(fields, SIMULATED)
+        refuse_unsupported(fields, self.unsupported)
 
     async def chat(self, request: ChatRequest, request_id: str) -> Plan:
         messages = request.conversation()
