@@ -41,6 +41,11 @@ def shutting_down() -> ApiError:
     return ApiError("The server is shutting down; send the request again later.", status=503)
 
 
+def engine_failed(why: str | None) -> ApiError:
+    """500 for a request that the engine could not go on with."""
+    return ApiError(f"The engine failed: {why or 'its log says why'}", status=500)
+
+
 def error_bytes(error: ApiError) -> bytes:
     """The JSON of OpenAI's error object."""
     kind = "invalid_request_error" if error.status < 500 else "server_error"

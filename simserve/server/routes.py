@@ -13,29 +13,31 @@ import orjson
 from aiohttp import web
 
 from simserve.engines.base import Engine
+from simserve.server.embeddings import Embedder, EmbeddingRequest, embeddings_body
 from simserve.server.errors import ApiError, model_not_found
-from simserve.server.generation import Plan, Planner
+from simserve.server.plans import Plan, Planner
 from simserve.server.protocol import ChatRequest, CompletionFields, CompletionRequest, parse
 from simserve.server.request_ids import current_request_id
 from simserve.server.responses import Envelope, model_card, timing_headers, whole_body
 from simserve.server.status import status_body
-from simserve.server.streaming import SSE_HEADERS, Timings, stream_answer
-from simserve.server.streams import drained, opened, together
+from simserve.server.streaming import SSE_HEADERS, stream_answer
+from simserve.server.streams import Answer, Ended, opened, together, whole_answer
 
 log = logging.getLogger("simserve.server")
 
 # Reading more JSON than this takes long enough to delay other clients' tokens, so it is done in a thread.
 INLINE_BODY_BYTES = 256 * 1024
 
-Body = TypeVar("Body", bound=CompletionFields)
+Body = TypeVar("Body", CompletionRequest, ChatRequest, EmbeddingRequest)
 
 
 @dataclass
 class Service:
-    """What the handlers share: the engine, the planner and the names the model goes by (answers carry the first)."""
+    """What the handlers share: the engine, what speaks for it, and the model's names (answers carry the first)."""
 
     engine: Engine
     planner: Planner
+    embedder: Embedder
     model_names: Sequence[str]
     model_root: str
     created_s: int = field(default_factory=lambda: int(time.time()))
@@ -61,6 +63,7 @@ class Routes:
         return [
             web.post("/v1/chat/completions", self.chat_completions),
             web.post("/v1/completions", self.completions),
+            web.post("/v1/embeddings", self.embeddings),
             web.get("/v1/models", self.models),
             web.get("/v1/models/{model:.+}", self.model),
             web.get("/health", self.health),
@@ -80,6 +83,18 @@ class Routes:
         envelope = self._envelope(chat=False)
         plan = await self._service.planner.completion(body, envelope.request_id)
         return await self._answer(request, body, envelope, plan)
+
+    async def embeddings(self, request: web.Request) -> web.Response:
+        """``POST /v1/embeddings``"""
+        body = await self._body(request, EmbeddingRequest)
+        service = self._service
+        body.check_dimensions(service.embedder.dimensions)
+        prompts = await service.planner.token_ids(body.input, "input")
+        prompt_tokens = sum(map(len, prompts))
+        log.info("Added request: input_len=%d, to embed", prompt_tokens)
+        vectors = await service.embedder.embed(prompts, f"embd-{current_request_id()}")
+        content = embeddings_body(body, service.model, vectors, prompt_tokens)
+        return web.Response(body=content, content_type="application/json")
 
     async def models(self, request: web.Request) -> web.Response:
         """``GET /v1/models``"""
@@ -104,7 +119,8 @@ class Routes:
             raise ApiError("The request must have the header Content-Type: application/json.")
         raw = await request.read()
         in_thread = len(raw) > INLINE_BODY_BYTES
-        body = await asyncio.to_thread(parse, raw, kind) if in_thread else parse(raw, kind)
+        refuse = self._service.planner.refuse
+        body = await asyncio.to_thread(parse, raw, kind, refuse) if in_thread else parse(raw, kind, refuse)
         self._service.check_model(body.model)
         return body
 
@@ -121,22 +137,24 @@ class Routes:
     ) -> web.StreamResponse:
         _log_added(request, body, envelope, plan)
         async with opened(self._service.engine, [choice.sequence for choice in plan.choices]) as streams:
+            ended: Sequence[Ended]
             if body.stream:
                 response: web.StreamResponse = web.StreamResponse(headers=SSE_HEADERS)
                 await response.prepare(request)
-                timings = await stream_answer(response, body, envelope, plan, streams)
+                ended = await stream_answer(response, body, envelope, plan, streams)
             else:
-                timings = await together([drained(stream) for stream in streams])
-                response = _whole_response(envelope, plan, timings)
-        _log_finished(envelope, timings)
+                pairs = zip(plan.choices, streams, strict=True)
+                ended = await together([whole_answer(choice, stream) for choice, stream in pairs])
+                response = _whole_response(envelope, plan, ended)
+        _log_finished(envelope, ended)
         return response
 
 
-def _whole_response(envelope: Envelope, plan: Plan, timings: Timings) -> web.Response:
+def _whole_response(envelope: Envelope, plan: Plan, answers: Sequence[Answer]) -> web.Response:
     return web.Response(
-        body=whole_body(envelope, plan, timings),
+        body=whole_body(envelope, plan, answers),
         content_type="application/json",
-        headers=timing_headers(timings),
+        headers=timing_headers(answers),
     )
 
 
@@ -149,9 +167,9 @@ def _log_added(request: web.Request, body: CompletionFields, envelope: Envelope,
     who = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "unknown"
     how = "streamed" if body.stream else "plain"
     log.info("%s POST %s %s (%s, n=%d)", who, request.path, envelope.request_id, how, len(plan.choices))
-    log.info("Added request: input_len=%d, output_len=%d", plan.prompt_tokens, plan.output_tokens)
+    log.info("Added request: input_len=%d, output_len=%d", plan.prompt_tokens, plan.most_output_tokens)
 
 
-def _log_finished(envelope: Envelope, timings: Timings) -> None:
-    times = ", ".join(f"{name[11:]} {value}" for name, value in timing_headers(timings).items())
+def _log_finished(envelope: Envelope, ended: Sequence[Ended]) -> None:
+    times = ", ".join(f"{name[11:]} {value}" for name, value in timing_headers(ended).items())
     log.debug("Finished request: %s %s", envelope.request_id, times)

@@ -8,8 +8,9 @@ from simserve.config import EngineOptions
 from simserve.engines import simulated_engine
 from simserve.hardware import HardwareProfile
 from simserve.models import ModelSpec
-from simserve.server.generation import Planner
+from simserve.server.embeddings import SimulatedEmbedder
 from simserve.server.routes import Service
+from simserve.server.simulated_plans import SimulatedPlanner
 from simserve.workload import SyntheticText, load_tokenizer
 
 
@@ -27,11 +28,12 @@ def simulated_service(
     """
     engine = simulated_engine(model, hardware, options, time_scale)
     tokenizer = load_tokenizer(model.path)
-    planner = Planner(
+    planner = SimulatedPlanner(
         model=model.name,
         tokenizer=tokenizer,
         text=SyntheticText(tokenizer),
         max_model_len=engine.max_model_len,
         vocab_size=max(model.vocab_size, tokenizer.vocab_size),
     )
-    return Service(engine, planner, list(model_names) or [model.name], model.name)
+    embedder = SimulatedEmbedder(engine, model.hidden_size)
+    return Service(engine, planner, embedder, list(model_names) or [model.name], model.name)
