@@ -10,7 +10,7 @@ from simserve.engines.base import RequestTiming, TokenEvent, TokenLogprob
 
 
 class TokenSink(Protocol):
-    """Takes a sequence's tokens the moment they come, within the engine's own pass: it must be quick and never raise."""
+    """Takes a sequence's tokens the moment they come, within the engine's own pass: be quick, and never raise."""
 
     def step(self, tokens: int) -> None:
         """``tokens`` more have come, and there is nothing to say about them but their number."""
@@ -31,6 +31,7 @@ class TokenStream:
     def __init__(self, on_close: Callable[[], None]) -> None:
         self._on_close = on_close
         self._sink: TokenSink | None = None
+        self._merging = False
         self._taken = 0
         self._produced = 0
         self._time_s = 0.0
@@ -99,11 +100,17 @@ class TokenStream:
         if self._changed.is_set():
             self._tell()
 
+    def merge_all(self) -> None:
+        """Keep what comes for one event at the end."""
+        self._merging = True
+        if self._finish_reason is None:
+            self._changed.clear()
+
     def _tell(self) -> None:
-        if self._sink is None:
-            self._changed.set()
-        else:
+        if self._sink is not None:
             self._sink.event(self._take())
+        elif not self._merging or self._finish_reason is not None:
+            self._changed.set()
 
     def __aiter__(self) -> TokenStream:
         return self

@@ -97,13 +97,17 @@ class ChunkWriter:
         """The frame that says who speaks (chat only); to be sent with the first token, never before it."""
         return self._frame({"role": "assistant", "content": ""}) if self._envelope.chat else b""
 
+    def text(self, text: str) -> bytes:
+        """The frame of one token of which there is nothing to say but its text."""
+        return b"%b%b%b" % (self._head, orjson.dumps(text), self._tail)
+
     def content(self, piece: Piece, usage_so_far: dict[str, object] | None = None) -> bytes:
         """The frame of one token or of several that came out of one step; nothing if there is nothing to tell yet."""
         if piece.logprobs is not None:
             said = {"content": piece.text} if self._envelope.chat else piece.text
             frame = self._frame(said, logprobs=piece.logprobs)
         elif piece.text:
-            frame = b"%b%b%b" % (self._head, orjson.dumps(piece.text), self._tail)
+            frame = self.text(piece.text)
         else:
             return b""
         return frame if usage_so_far is None else _with_usage(frame, usage_so_far)

@@ -141,7 +141,7 @@ class Routes:
             if body.stream:
                 response: web.StreamResponse = web.StreamResponse(headers=SSE_HEADERS)
                 await response.prepare(request)
-                ended = await stream_answer(response, body, envelope, plan, streams)
+                ended = await stream_answer(request, response, body, envelope, plan, streams)
             else:
                 pairs = zip(plan.choices, streams, strict=True)
                 ended = await together([whole_answer(choice, stream) for choice, stream in pairs])
