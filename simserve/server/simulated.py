@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from simserve.config import EngineOptions
-from simserve.engines import simulated_engine
+from simserve.engines import Engine, simulated_engine
 from simserve.hardware import HardwareProfile
 from simserve.models import ModelSpec
 from simserve.server.embeddings import SimulatedEmbedder
@@ -26,7 +26,11 @@ def simulated_service(
     It goes by ``model_names``, or by the model's own name if there are none. Raises
     :class:`simserve.errors.SimServeError` if the model does not fit or cannot be read.
     """
-    engine = simulated_engine(model, hardware, options, time_scale)
+    return service_over(simulated_engine(model, hardware, options, time_scale), model, model_names)
+
+
+def service_over(engine: Engine, model: ModelSpec, model_names: Sequence[str] = ()) -> Service:
+    """The same over an engine that is there already: simulated text in its time."""
     tokenizer = load_tokenizer(model.path)
     planner = SimulatedPlanner(
         model=model.name,

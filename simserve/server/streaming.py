@@ -17,7 +17,7 @@ from simserve.server.errors import as_api_error, error_bytes
 from simserve.server.logprobs import joined
 from simserve.server.plans import Choice, Piece, Plan
 from simserve.server.protocol import CompletionFields
-from simserve.server.responses import DONE, ChunkWriter, Envelope, final_usage, usage, usage_frame
+from simserve.server.responses import DONE, ChunkWriter, Envelope, closing_frame, final_usage, timing_metrics, usage
 from simserve.server.streams import Ended, check_not_given_up, together
 from simserve.server.wire import EventWire
 
@@ -46,8 +46,13 @@ async def stream_answer(
         pairs = zip(sinks, streams, strict=True)
         ended = await together([_delivered(sink, stream) for sink, stream in pairs])
         last = b"".join(sink.kept_back() for sink in sinks)
+        extras: dict[str, object] = {}
         if body.usage_in_stream():
-            last += usage_frame(envelope, final_usage(plan, ended))
+            extras["usage"] = final_usage(plan, ended)
+        if body.metrics_in_stream():
+            extras["metrics"] = [timing_metrics(one) for one in ended]
+        if extras:
+            last += closing_frame(envelope, extras)
     except ConnectionError:
         raise
     except Exception as error:

@@ -27,12 +27,12 @@ class EventWire:
     no error: its handler is cancelled.
     """
 
-    def __init__(self, transport: asyncio.Transport | None, *, chunked: bool, stalled_s: float = STALLED_S) -> None:
+    def __init__(self, transport: asyncio.Transport | None, *, chunked: bool, stalled_s: float | None = None) -> None:
         if transport is None:
             raise ConnectionResetError("the client is gone")
         self._transport = transport
         self._chunked = chunked
-        self._stalled_s = stalled_s
+        self._stalled_s = STALLED_S if stalled_s is None else stalled_s
         self._full_since_s: float | None = None
         self._socket = _plain_socket(transport)
 
