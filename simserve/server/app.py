@@ -5,6 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from simserve.server.errors import errors_as_objects
+from simserve.server.operations import Operations
 from simserve.server.request_ids import request_ids, say_request_id
 from simserve.server.routes import Routes, Service
 
@@ -16,7 +17,11 @@ def build_app(service: Service, *, max_body_bytes: int = MAX_BODY_BYTES) -> web.
 
     Run it with ``handler_cancellation=True``: that is how a client that hung up reaches the engine.
     """
-    app = web.Application(client_max_size=max_body_bytes, middlewares=[request_ids, errors_as_objects])
+    operations = Operations(service)
+    app = web.Application(
+        client_max_size=max_body_bytes, middlewares=[operations.http.middleware, request_ids, errors_as_objects]
+    )
     app.add_routes(Routes(service).table())
+    app.add_routes(operations.table())
     app.on_response_prepare.append(say_request_id)
     return app

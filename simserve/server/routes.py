@@ -22,6 +22,7 @@ from simserve.server.responses import Envelope, model_card, timing_headers, whol
 from simserve.server.status import status_body
 from simserve.server.streaming import SSE_HEADERS, stream_answer
 from simserve.server.streams import Answer, Ended, opened, together, whole_answer
+from simserve.server.telemetry import Telemetry
 
 log = logging.getLogger("simserve.server")
 
@@ -41,6 +42,9 @@ class Service:
     model_names: Sequence[str]
     model_root: str
     created_s: int = field(default_factory=lambda: int(time.time()))
+
+    def __post_init__(self) -> None:
+        self.telemetry = Telemetry(self.engine, self.model)
 
     @property
     def model(self) -> str:
@@ -66,7 +70,6 @@ class Routes:
             web.post("/v1/embeddings", self.embeddings),
             web.get("/v1/models", self.models),
             web.get("/v1/models/{model:.+}", self.model),
-            web.get("/health", self.health),
             web.get("/status", self.status),
         ]
 
@@ -106,10 +109,6 @@ class Routes:
         self._service.check_model(name)
         return _json(self._card(name))
 
-    async def health(self, request: web.Request) -> web.Response:
-        """``GET /health``: 200 and an empty body."""
-        return web.Response()
-
     async def status(self, request: web.Request) -> web.Response:
         """``GET /status``: what is going on right now; memory is the KV cache's, in bytes."""
         return _json(status_body(self._service.engine))
@@ -146,6 +145,7 @@ class Routes:
                 pairs = zip(plan.choices, streams, strict=True)
                 ended = await together([whole_answer(choice, stream) for choice, stream in pairs])
                 response = _whole_response(envelope, plan, ended)
+        self._service.telemetry.answered(plan, ended)
         _log_finished(envelope, ended)
         return response
 

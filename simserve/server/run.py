@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from simserve.engines.base import Engine
 from simserve.errors import ConfigError
@@ -66,7 +67,11 @@ async def listening(service: Service, host: str, port: int) -> AsyncIterator[str
     a second of grace is cut off.
     """
     runner = web.AppRunner(
-        build_app(service), access_log=None, handler_cancellation=True, shutdown_timeout=SHUTDOWN_GRACE_S
+        build_app(service),
+        access_log=None,
+        logger=_http_log(),
+        handler_cancellation=True,
+        shutdown_timeout=SHUTDOWN_GRACE_S,
     )
     await runner.setup()
     site = web.TCPSite(runner, host, port, backlog=BACKLOG)
@@ -78,6 +83,18 @@ async def listening(service: Service, host: str, port: int) -> AsyncIterator[str
     finally:
         await service.engine.stop()
         await runner.cleanup()
+
+
+def _http_log() -> logging.Logger:
+    """aiohttp's own log, without a traceback for every client that does not speak HTTP: that one gets a 400."""
+    logger = logging.getLogger("simserve.http")
+    logger.addFilter(_is_the_servers_fault)
+    return logger
+
+
+def _is_the_servers_fault(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, HttpProcessingError)
 
 
 async def _bind(site: web.TCPSite, host: str, port: int) -> None:

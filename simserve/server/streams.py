@@ -97,8 +97,11 @@ def _at_the_end(stream: AsyncIterator[TokenEvent]) -> AsyncIterator[TokenEvent]:
 
 
 def check_not_given_up(event: TokenEvent) -> None:
-    """Raise if the engine ended the sequence because it stops (503) or because it failed (500)."""
-    if event.finish_reason == "abort":
+    """Raise if the engine ended the sequence because it stops (503) or because it failed (500).
+
+    One that was aborted for a stated reason, such as an engine put to sleep, is an answer as far as it goes.
+    """
+    if event.finish_reason == "abort" and event.stop_reason is None:
         raise shutting_down()
     if event.finish_reason == "error":
         raise engine_failed(event.error)
