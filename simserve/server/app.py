@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from simserve.server.dashboard.pages import Dashboard
 from simserve.server.errors import errors_as_objects
 from simserve.server.operations import Operations
 from simserve.server.request_ids import request_ids, say_request_id
@@ -23,5 +24,8 @@ def build_app(service: Service, *, max_body_bytes: int = MAX_BODY_BYTES) -> web.
     )
     app.add_routes(Routes(service).table())
     app.add_routes(operations.table())
+    dashboard = Dashboard(service.telemetry.feed)
+    app.add_routes(dashboard.table())
+    app.on_shutdown.append(dashboard.close)
     app.on_response_prepare.append(say_request_id)
     return app

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from simserve.engines.base import Engine
 from simserve.engines.controls import Observable
+from simserve.server.dashboard.feed import Feed
 from simserve.server.metrics import EngineMetrics
 from simserve.server.plans import Plan
 from simserve.server.streams import Ended
@@ -18,8 +19,9 @@ class Telemetry:
     def __init__(self, engine: Engine, model_name: str) -> None:
         self.metrics = EngineMetrics(engine, model_name)
         self.trace = ServedTrace()
+        self.feed = Feed(engine)
         if isinstance(engine, Observable):
-            for observer in (self.metrics, self.trace):
+            for observer in (self.metrics, self.trace, self.feed):
                 engine.observe(observer)
 
     def answered(self, plan: Plan, ended: Sequence[Ended]) -> None:
