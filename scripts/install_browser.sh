@@ -9,6 +9,7 @@ for name in chromium-headless-shell chromium chromium-browser google-chrome goog
 done
 .venv/bin/python -m playwright install chromium --only-shell >/dev/null 2>&1 && exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    apt-get update -qq >/dev/null 2>&1 || true
     for package in chromium-headless-shell chromium; do
         DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$package" >/dev/null 2>&1 && exit 0
     done

@@ -9,6 +9,7 @@ from simserve.server.errors import errors_as_objects
 from simserve.server.operations import Operations
 from simserve.server.request_ids import request_ids, say_request_id
 from simserve.server.routes import Routes, Service
+from simserve.server.wire import cut_off_stalled_readers
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
 
@@ -27,5 +28,5 @@ def build_app(service: Service, *, max_body_bytes: int = MAX_BODY_BYTES) -> web.
     dashboard = Dashboard(service.telemetry.feed)
     app.add_routes(dashboard.table())
     app.on_shutdown.append(dashboard.close)
-    app.on_response_prepare.append(say_request_id)
+    app.on_response_prepare.extend([say_request_id, cut_off_stalled_readers])
     return app

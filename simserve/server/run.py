@@ -86,7 +86,7 @@ async def listening(service: Service, host: str, port: int) -> AsyncIterator[str
 
 
 def _http_log() -> logging.Logger:
-    """aiohttp's own log, without a traceback for every client that does not speak HTTP: that one gets a 400."""
+    """aiohttp's own log, without a traceback for every client that does not speak HTTP or has hung up."""
     logger = logging.getLogger("simserve.http")
     logger.addFilter(_is_the_servers_fault)
     return logger
@@ -94,7 +94,7 @@ def _http_log() -> logging.Logger:
 
 def _is_the_servers_fault(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
-    return not isinstance(error, HttpProcessingError)
+    return not isinstance(error, (HttpProcessingError, ConnectionError))
 
 
 async def _bind(site: web.TCPSite, host: str, port: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 import sys
 import time
 
@@ -18,6 +19,13 @@ to go out as one frame when there is room again."""
 
 STALLED_S = 60.0
 """A reader that takes nothing for so long is cut off."""
+
+
+async def cut_off_stalled_readers(request: web.Request, response: web.StreamResponse) -> None:
+    """Have the machine itself do that, where it can (Linux), for every response (an ``on_response_prepare`` signal)."""
+    sock = request.transport.get_extra_info("socket") if request.transport is not None else None
+    if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6) and hasattr(socket, "TCP_USER_TIMEOUT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STALLED_S * 1e3))
 
 
 class EventWire:
@@ -86,5 +94,5 @@ def _plain_socket(transport: asyncio.Transport) -> int | None:
     """The socket's file, if its bytes are what the transport writes: not so with TLS, nor for write(2) on Windows."""
     if sys.platform == "win32" or transport.get_extra_info("sslcontext") is not None:
         return None
-    sock = transport.get_extra_info("socket")
-    return None if sock is None else int(sock.fileno())
+    plain = transport.get_extra_info("socket")
+    return None if plain is None else int(plain.fileno())
