@@ -86,7 +86,8 @@ async def serve(count: int, batch: int, tokens_per_s: float) -> None:
     due = [DueTimes(engine) for engine in engines]
     loop = asyncio.get_running_loop()
     async with listening(service_over(Spread(engines), model, [model.name]), "127.0.0.1", 0) as url:
-        gc.freeze()
+        gc.collect()
+        gc.freeze()  # as ``simserve serve`` does
         print(url.rsplit(":", 1)[1], flush=True)
         await loop.run_in_executor(None, sys.stdin.readline)
     print(json.dumps({str(at): [one.ends_s, one.due_s] for at, one in enumerate(due)}))

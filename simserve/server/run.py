@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import logging
 import os
 import signal
@@ -50,6 +51,9 @@ async def _serve_until_signal(service: Service, host: str, port: int, on_listeni
     for signum in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(signum, stop.set)
     async with listening(service, host, port) as url:
+        # What is there now stays: the garbage collector need not look through it again while tokens are due.
+        gc.collect()
+        gc.freeze()
         on_listening(url)
         idle = asyncio.create_task(log_when_idle(service.engine))
         await stop.wait()
