@@ -7,14 +7,17 @@ from aiohttp import web
 from simserve.server.adapter_routes import AdapterRoutes
 from simserve.server.admin import AdminRoutes
 from simserve.server.auth import guard
+from simserve.server.dashboard.pages import Dashboard
 from simserve.server.errors import errors_as_objects
 from simserve.server.failures import Failures
 from simserve.server.limits import Charging, Drain, Rates, RequestLimits, body_in_time, say_what_is_left, time_limit
 from simserve.server.logs import access_log
 from simserve.server.models import ModelPool
+from simserve.server.operations import Operations
 from simserve.server.request_ids import request_ids, say_request_id
 from simserve.server.routes import Routes
 from simserve.server.settings import Settings
+from simserve.server.wire import cut_off_stalled_readers
 
 
 def build_app(models: ModelPool, settings: Settings, drain: Drain) -> web.Application:
@@ -24,9 +27,11 @@ def build_app(models: ModelPool, settings: Settings, drain: Drain) -> web.Applic
     the engine.
     """
     server, charging, failures = settings.server, Charging(Rates()), Failures(settings.failures)
+    operations, dashboard = Operations(models, drain), Dashboard(models)
     app = web.Application(
         client_max_size=server.max_body_size,
         middlewares=[  # from the outside to the inside
+            operations.http.middleware,
             request_ids,
             *([access_log] if settings.logging.access else []),
             errors_as_objects,
@@ -39,8 +44,9 @@ def build_app(models: ModelPool, settings: Settings, drain: Drain) -> web.Applic
         ],
     )
     limits = RequestLimits(settings.inference, charging, drain, server.max_waiting_requests)
-    app.add_routes(Routes(models, limits).table())
-    app.add_routes(AdapterRoutes(models).table())
-    app.add_routes(AdminRoutes(models, failures).table())
-    app.on_response_prepare.extend((say_request_id, say_what_is_left))
+    for routes in (Routes(models, limits), operations, dashboard, AdapterRoutes(models), AdminRoutes(models, failures)):
+        app.add_routes(routes.table())
+    drain.doors.append(dashboard.close)
+    app.on_shutdown.append(lambda _: dashboard.close())
+    app.on_response_prepare.extend((say_request_id, say_what_is_left, cut_off_stalled_readers))
     return app

@@ -48,7 +48,6 @@ class Routes:
             web.post("/v1/embeddings", self.embeddings),
             web.get("/v1/models", self.models),
             web.get("/v1/models/{model:.+}", self.model),
-            web.get("/health", self.health),
             web.get("/status", self.status),
         ]
 
@@ -94,10 +93,6 @@ class Routes:
             raise model_not_found(name)
         return _json(card)
 
-    async def health(self, request: web.Request) -> web.Response:
-        """``GET /health``: 200 and an empty body, 503 once the server shuts down."""
-        return web.Response(status=503 if self._limits.drain.ending else 200)
-
     async def status(self, request: web.Request) -> web.Response:
         """``GET /status``: what is going on right now; memory is the KV cache's, in bytes."""
         return _json(status_body(self._models))
@@ -125,11 +120,13 @@ class Routes:
             if body.stream:
                 response: web.StreamResponse = web.StreamResponse(headers=SSE_HEADERS)
                 await response.prepare(request)
-                ended = await stream_answer(response, body, envelope, plan, streams, taken_deadline(request))
+                deadline_s = taken_deadline(request)
+                ended = await stream_answer(request, response, body, envelope, plan, streams, deadline_s)
             else:
                 pairs = zip(plan.choices, streams, strict=True)
                 ended = await together([whole_answer(choice, stream) for choice, stream in pairs])
                 response = _whole_response(envelope, plan, ended)
+        service.telemetry.answered(plan, ended)
         if ended:
             output_tokens = sum(one.tokens for one in ended)
             note(request, output_tokens=output_tokens)

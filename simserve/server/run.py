@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -10,6 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Protocol
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from simserve.engines.base import EngineStatus
 from simserve.server.app import build_app
@@ -56,6 +58,9 @@ async def _serve_until_signal(models: ModelPool, settings: Settings, on_listenin
         loop.add_signal_handler(signum, signals.put_nowait, signum)
     drain = Drain()
     async with listening(models, settings.server.host, settings.server.port, settings, drain) as url:
+        # What is there now stays: the garbage collector need not look through it again while tokens are due.
+        gc.collect()
+        gc.freeze()
         on_listening(url)
         idle = asyncio.create_task(log_when_idle(models))
         first = await signals.get()
@@ -91,6 +96,7 @@ async def listening(
     runner = web.AppRunner(
         build_app(models, settings, drain),
         access_log=None,
+        logger=_http_log(),
         handler_cancellation=True,
         shutdown_timeout=SHUTDOWN_GRACE_S,
         keepalive_timeout=settings.server.keep_alive_timeout,
@@ -108,6 +114,18 @@ async def listening(
     finally:
         await models.stop()
         await runner.cleanup()
+
+
+def _http_log() -> logging.Logger:
+    """aiohttp's own log, without a traceback for every client that does not speak HTTP or has hung up."""
+    logger = logging.getLogger("simserve.http")
+    logger.addFilter(_is_the_servers_fault)
+    return logger
+
+
+def _is_the_servers_fault(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, (HttpProcessingError, ConnectionError))
 
 
 def _url(host: str, port: int) -> str:

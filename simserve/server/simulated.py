@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from simserve.config import EngineOptions
-from simserve.engines import SimulatedEngine
+from simserve.engines import Engine, SimulatedEngine
 from simserve.hardware import HardwareProfile
 from simserve.models import ModelSpec
 from simserve.server.embeddings import SimulatedEmbedder
@@ -32,8 +32,11 @@ def simulated_service(
 
 def service_of(setup: EngineSetup, time_scale: float, model_names: Sequence[str] = ()) -> Service:
     """The same for an engine that is ready to be built."""
-    model = setup.model
-    engine = SimulatedEngine(setup, time_scale)
+    return service_over(SimulatedEngine(setup, time_scale), setup.model, model_names)
+
+
+def service_over(engine: Engine, model: ModelSpec, model_names: Sequence[str] = ()) -> Service:
+    """The same over an engine that is there already: simulated text in its time."""
     tokenizer = load_tokenizer(model.path)
     planner = SimulatedPlanner(
         model=model.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from simserve.engines.base import Engine
+from simserve.server.clocks import clock_figures
 from simserve.server.models import ModelPool
 from simserve.server.models.pool import Slot
 
@@ -49,6 +50,7 @@ def _engine_body(engine: Engine) -> dict[str, object]:
         "clock_s": now.clock_s,
         "engine": engine.describe(),
         **now.extra,
+        **clock_figures(engine),
     }
 
 

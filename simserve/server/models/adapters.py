@@ -54,7 +54,7 @@ class Adapter:
         """The model as this adapter changes it."""
         engine = _SaltedEngine(service.engine, self.name)
         embedder = SimulatedEmbedder(engine, service.embedder.dimensions, salt=self.name)
-        return Service(engine, service.planner.renamed(self.name), embedder, [self.name], self.path)
+        return Service(engine, service.planner.renamed(self.name), embedder, [self.name], self.path, service.telemetry)
 
 
 class Adapters:

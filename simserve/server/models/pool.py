@@ -8,6 +8,7 @@ longest is drained: who asks for it from then on waits until it has been unloade
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -154,6 +155,23 @@ class ModelPool:
         if slot.service and not slot.draining:
             await self._drain(slot)
 
+    @property
+    def services(self) -> list[Service]:
+        """The models in memory."""
+        return [slot.service for slot in self.slots if slot.service]
+
+    def in_memory(self, name: str | None) -> Service:
+        """The model of that name, or the default one, to be looked at: it is neither loaded for it nor kept.
+
+        Raises :class:`ApiError`: 404 if there is no such model, 409 if it is not in memory.
+        """
+        slot, _ = self._slot(self.default if name is None else name)
+        if slot.service is None or slot.draining:
+            raise ApiError(
+                f"The model `{slot.model.name}` is not in memory; ask it something first.", status=409, param="model"
+            )
+        return slot.service
+
     def load_adapter(self, request: LoadAdapter) -> Adapter:
         """Load a LoRA adapter; raises :class:`ApiError` by vLLM's rules."""
         if request.lora_name in self._by_name:
@@ -171,7 +189,7 @@ class ModelPool:
 
     def status(self) -> EngineStatus:
         """All loaded engines together; memory is counted in blocks of one byte."""
-        return total([slot.service.engine.status() for slot in self.slots if slot.service])
+        return total([service.engine.status() for service in self.services])
 
     def _slot(self, name: str) -> tuple[Slot, Adapter | None]:
         adapter = self.adapters.get(name)
@@ -288,6 +306,7 @@ class ModelPool:
             service, slot.service = slot.service, None
             if service:
                 await service.engine.stop()
+                gc.unfreeze()  # it may have been there when the server began to listen, and is garbage now
             slot.has_place = False
             log.info("Unloaded %s", slot.model.name)
         finally:
