@@ -214,7 +214,7 @@ class TestEnd:
 def test_a_client_that_hangs_up_frees_its_blocks_in_the_parent() -> None:
     with running(*WORKERS, "--time-scale", "1") as server:
         with streaming(server, tokens=100_000):
-            assert server.get("/status")["running_requests"] == 1
+            until(lambda: server.get("/status")["running_requests"] == 1)
         until(lambda: server.get("/status")["running_requests"] == 0)
         assert server.get("/status")["aborted_requests"] == 1
         with streaming(server, tokens=100_000):
