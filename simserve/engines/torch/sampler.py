@@ -143,18 +143,22 @@ def _draw_from_top(scaled: torch.Tensor, sequences: Many[Sequence]) -> torch.Ten
 def _nucleus(
     scaled: torch.Tensor, top_k: torch.Tensor, top_p: torch.Tensor, width: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Of the ``width`` likeliest tokens, ordered by id: ids, probabilities (0 if cut off), and per row whether the cut
-    is among them.
+    """Of the ``width`` likeliest tokens, ordered by id: ids, probabilities (0 if cut off), and per row whether all that
+    are kept are among them. Tokens as likely as the last one kept are kept too: which of equals comes first is chance.
     """
+    vocabulary = scaled.shape[-1]
     values, ids = scaled.topk(width, dim=-1)
     probs = (values - scaled.logsumexp(dim=-1, keepdim=True)).exp()
-    probs = probs.masked_fill(torch.arange(width, device=scaled.device) >= top_k, 0.0)
-    sums = probs.cumsum(dim=-1)
-    total = torch.where(top_k <= width, sums[:, -1:], 1.0)
-    enough = (top_k <= width) | (sums[:, -1:] >= top_p * total)
-    probs = probs.masked_fill(sums - probs >= top_p * total, 0.0)
+    within_k = torch.arange(width, device=scaled.device) < top_k
+    sums = probs.masked_fill(~within_k, 0.0).cumsum(dim=-1)
+    target = top_p * torch.where(top_k < vocabulary, sums[:, -1:], 1.0)
+    kept = within_k & (sums - probs < target)
+    least = values.masked_fill(~kept, torch.inf).amin(dim=-1, keepdim=True)
+    reached = (top_k <= width) | ((top_k >= vocabulary) & (sums[:, -1:] >= target))
+    enough = (reached & (values[:, -1:] < least))[:, 0] | (width == vocabulary)
+    probs = probs.masked_fill(values < least, 0.0)
     ids, order = ids.sort(dim=-1)
-    return ids, probs.gather(-1, order), enough[:, 0] | (width == scaled.shape[-1])
+    return ids, probs.gather(-1, order), enough
 
 
 def _inverse_cdf(probs: torch.Tensor, sequences: Many[Sequence]) -> torch.Tensor:

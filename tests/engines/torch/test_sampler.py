@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the torch engine needs pip install simserve[torch]")
 
-from hypothesis import given, settings  # noqa: E402
+from hypothesis import example, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from simserve.engines.base import SamplingParams  # noqa: E402
@@ -71,7 +71,13 @@ def test_min_p_is_relative_to_the_likeliest() -> None:
     assert set(draw(logits, min_p=0.1)) == {0, 1, 2}
 
 
+def test_equally_likely_tokens_are_kept_or_cut_together() -> None:
+    assert set(draw(torch.tensor([0.0, -9.0, 0.0, 0.0, -9.0]), top_p=0.3)) == {0, 2, 3}
+    assert set(draw(torch.tensor([1.0, 0.0, 0.0, -1.0]), top_k=2)) == {0, 1, 2}
+
+
 @settings(max_examples=60, deadline=None)
+@example(values=[0.0, -1.0, 0.0, 0.0, -1.0], top_k=0, top_p=0.5, seed=0, narrow=2)
 @given(
     st.lists(st.floats(-8, 8), min_size=2, max_size=40),
     st.integers(0, 45),
