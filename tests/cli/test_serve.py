@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 COMMAND = [sys.executable, "-m", "simserve", "serve"]
-START_S = 30
+START_S = 60
 
 WITHOUT_TORCH = """
 from importlib.machinery import PathFinder

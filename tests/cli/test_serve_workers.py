@@ -232,6 +232,20 @@ def _status(server: Server) -> dict[str, object]:
         return {}
 
 
+def test_a_real_model_answers_through_workers() -> None:
+    pytest.importorskip("torch", reason="the real engine needs torch: pip install simserve[torch]")
+    body = {"prompt": "Once upon a time", "temperature": 0, "max_tokens": 4, "logprobs": 1}
+    with running(*WORKERS, "--engine", "torch", "--device", "cpu") as server:
+        status, _, answer = ask(server, "/v1/completions", body)
+        assert status == 200
+        assert answer["choices"][0]["text"].startswith(" there was")
+        assert len(answer["choices"][0]["logprobs"]["tokens"]) == 4
+        *events, _ = ask(server, "/v1/completions", {**body, "stream": True})[2]
+        assert "".join(event["choices"][0]["text"] for event in events) == answer["choices"][0]["text"]
+        vectors = ask(server, "/v1/embeddings", {"input": ["a"], "encoding_format": "float"})[2]["data"]
+        assert sum(number**2 for number in vectors[0]["embedding"]) == pytest.approx(1, rel=1e-3)
+
+
 def test_workers_that_cannot_live_end_the_server_with_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import os, sys\nif 'simserve.server.workers.worker' in sys.orig_argv:\n    os._exit(3)\n"

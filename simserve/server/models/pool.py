@@ -108,7 +108,8 @@ class ModelPool:
         cannot do (400); no name means the default one."""
         name = fields.get("model")
         slot, _ = self._slot(name if isinstance(name, str) else self.default)
-        slot.model.refuse(fields)
+        speaker = slot.service.planner if slot.service else slot.model
+        speaker.refuse(fields)
 
     @asynccontextmanager
     async def use(self, name: str | None) -> AsyncIterator[Service]:

@@ -41,7 +41,10 @@ async def _work(path: str, settings: Settings) -> int:
     loop = asyncio.get_running_loop()
     link = Link()
     loop.add_signal_handler(signal.SIGTERM, link.drain, settings.server.shutdown_grace)
-    await loop.create_unix_connection(lambda: link.channel, path)
+    try:
+        await loop.create_unix_connection(lambda: link.channel, path)
+    except OSError:
+        return PARENT_GONE
     models, drain = RemoteModels(available_models(settings), link), Drain()
     rates, failures = RemoteRates(link), RemoteFailures(settings.failures, link)
     server = settings.server

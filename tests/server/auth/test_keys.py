@@ -16,7 +16,7 @@ from server.conftest import Client
 from server.serving import FAST, serving, settings
 from simserve.errors import ConfigError
 from simserve.server.app import build_app
-from simserve.server.auth import KeyRing, Token, TokenStore, sign
+from simserve.server.auth import KeyRing, Token, TokenStore, sign, warn_if_open
 from simserve.server.auth.permissions import BY_PATH
 from simserve.server.models import pool_of
 
@@ -212,3 +212,19 @@ async def test_admin_paths_answer_to_this_machine_alone_without_keys(monkeypatch
     async with serving(FAST) as client:
         assert await status(client, "/admin/config") == 403
         assert await status(client, "/v1/models") == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "auth", "warned"),
+    [
+        ("0.0.0.0", "{}", True), ("::", "{}", True), ("", "{}", True), ("192.0.2.7", "{}", True),
+        ("gpu-server", "{enabled: false, keys: [sk-x]}", True),
+        ("0.0.0.0", "{keys: [sk-x]}", False), ("127.0.0.1", "{}", False), ("localhost", "{}", False),
+        ("::1", "{}", False),
+    ],
+)  # fmt: skip
+def test_who_can_be_reached_without_a_key_is_warned(
+    host: str, auth: str, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    warn_if_open(settings(f"auth: {auth}").auth, host)
+    assert ("WARNING: listening on" in caplog.text) == warned
