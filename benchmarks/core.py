@@ -101,7 +101,10 @@ def decode_step_us(batch: int, alone: bool, count: int) -> float:
 
 
 def requests(event_us: float, repeats: int, shrink: int) -> dict[str, Any]:
-    """A request of 512 in and 256 out at 80 % of what the engine can take, all in: arrival to record."""
+    """A request of 512 in and 256 out at 80 % of what the engine can take, all in: arrival to record.
+
+    The run that finds the rate compiles the step times, as the first of a process does; the others share them.
+    """
     count = 10_000 // shrink
     at_once = run(synthetic_workload(2000, float("inf"), 512, 256, seed=0)).totals
     rate = 0.8 * 2000 / at_once.duration_s

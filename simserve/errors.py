@@ -34,5 +34,9 @@ class RequestError(SimServeError):
     """One request that cannot be served; every other request goes on."""
 
 
+class EngineError(SimServeError):
+    """An engine that cannot go on: nothing is wrong with the request."""
+
+
 class ServerError(SimServeError):
     """A server of somebody else's that cannot be reached, or does not answer as its API promises."""

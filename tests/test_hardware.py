@@ -32,7 +32,7 @@ def test_every_profile_is_complete(name: str) -> None:
     assert profile.peak_flops_for("bfloat16") > 0
     # Between a desktop CPU and anything yet built: catches a slipped exponent.
     assert 5 < profile.peak_flops_for("bfloat16") / profile.bandwidth_bytes_per_s < 1000
-    assert profile.calibrated == (name not in {"CPU", "Gaudi2", "Gaudi3", "MI300X", "TPUv5e", "TPUv6e"})
+    assert profile.calibrated == (name not in {"CPU", "Gaudi2", "Gaudi3", "MI300X", "TPUv5e"})
     if profile.price:
         assert profile.price.date.year >= 2026
         assert profile.price.source
@@ -113,7 +113,7 @@ def test_a_profile_of_ones_own_is_given_by_path(tmp_path: Path) -> None:
     assert profile.name == "Mine"
     assert profile.peak_flops_for("bfloat16") == 312e12
     assert profile.default_efficiency.gemm_compute == 0.70
-    assert profile.default_efficiency.uncertainty == 0.35
+    assert profile.default_efficiency.attention_decode == 0.65
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,6 @@ def test_an_operator_derived_from_another_device_brings_that_devices_curves() ->
     assert derived.decode_attention.rows == own.decode_attention.rows
     assert derived.decode_attention.derived.derived_from == "A100-SXM4-80GB"
     assert derived.gemm.derived is None
-    assert derived.uncertainty == 0.2
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from simserve.models import Attention, Gemm, ModelSpec, list_models, load_model,
 # As the hub shows them: elements of the published safetensors (for tied models without the copy).
 PUBLISHED_PARAMETERS = {
     "facebook/opt-125m": 125_239_296,
+    "facebook/opt-6.7b": 6_658_473_984,
     "facebook/opt-13b": 12_853_473_280,
     "meta-llama/Llama-2-7b-hf": 6_738_415_616,
     "meta-llama/Llama-2-70b-hf": 68_976_648_192,
@@ -89,7 +90,8 @@ class TestCountingParameters:
         assert load_model(name).num_parameters == PUBLISHED_PARAMETERS[name]
 
     def test_every_shipped_model_has_a_published_count(self) -> None:
-        assert set(list_models()) == set(PUBLISHED_PARAMETERS) | {"simserve/tiny-llama"}
+        ours = {name for name in list_models() if name.startswith("simserve/")}
+        assert set(list_models()) - ours == set(PUBLISHED_PARAMETERS)
 
     @pytest.mark.parametrize(
         ("name", "active_billions"), [("mixtral-8x7b-v0.1", 12.9), ("qwen3-30b-a3b", 3.35), ("qwen3-8b", 8.19)]
@@ -288,7 +290,6 @@ class TestReadingAConfig:
             ({"torch_dtype": "int4"}, "key 'torch_dtype' is 'int4', which is not one of bfloat16"),
             ({"architectures": ["MambaForCausalLM"]}, "key 'architectures' is 'MambaForCausalLM', which is not one of"),
             ({"architectures": []}, "key 'architectures' must be a list with the one name of the model's class"),
-            ({"quantization_config": {"bits": 4}}, "key 'quantization_config' is set: quantised weights"),
             (
                 {"architectures": ["MistralForCausalLM"], "sliding_window": 512},
                 "key 'sliding_window' is 512: only full",

@@ -9,13 +9,13 @@ from __future__ import annotations
 import csv
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from simserve.config import EngineOptions
 from simserve.hardware import load_hardware
 from simserve.metrics.summary import summarize
 from simserve.models import load_model
-from simserve.simulation import simulate
+from simserve.simulation import simulate, simulate_edges
 from simserve.workload import synthetic_workload
 
 if TYPE_CHECKING:
@@ -31,30 +31,45 @@ NUM_PROMPTS, INPUT_TOKENS, OUTPUT_TOKENS = 2000, 1024, 128
 TARGET_MS = 1000.0
 
 
-def ttft_p99_ms(hardware: str, requests_per_s: float) -> float:
-    """99th percentile of TTFT, in milliseconds, of one replica of MODEL under a Poisson load."""
+class Point(NamedTuple):
+    """99th percentile of TTFT at one load, in milliseconds, and its band."""
+
+    hardware: str
+    requests_per_s: float
+    ttft_ms: float
+    low_ms: float
+    high_ms: float
+
+
+def ttft_p99(hardware: str, requests_per_s: float) -> Point:
+    """What one replica of MODEL does under a Poisson load."""
     workload = synthetic_workload(
         num_prompts=NUM_PROMPTS, request_rate=requests_per_s, input_len=INPUT_TOKENS, output_len=OUTPUT_TOKENS, seed=0
     )
-    done = simulate(workload, load_model(MODEL), load_hardware(hardware), EngineOptions())
-    return 1000 * summarize(done.records, done.totals, (99.0,)).ttft.at[0]
+    run = workload, load_model(MODEL), load_hardware(hardware), EngineOptions()
+    done = [simulate(*run), *simulate_edges(*run)]
+    ttfts_ms = [1000 * summarize(each.records, each.totals, (99.0,)).ttft.at[0] for each in done]
+    return Point(hardware, requests_per_s, ttfts_ms[0], min(ttfts_ms), max(ttfts_ms))
 
 
-def simulate_load() -> list[tuple[str, float, float]]:
-    """(accelerator, requests per second, p99 TTFT in ms) for every point of the picture."""
-    return [(name, rate, ttft_p99_ms(name, rate)) for name in ACCELERATORS for rate in REQUESTS_PER_S]
+def simulate_load() -> list[Point]:
+    """Every point of the picture."""
+    return [ttft_p99(name, rate) for name in ACCELERATORS for rate in REQUESTS_PER_S]
 
 
-def write_load(points: list[tuple[str, float, float]]) -> None:
+def write_load(points: list[Point]) -> None:
     """Keep the points beside the picture."""
     with LOAD_CSV.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["hardware", "requests_per_s", "p99_ttft_ms"])
-        writer.writerows((name, f"{rate:.4f}", f"{ttft_ms:.2f}") for name, rate, ttft_ms in points)
+        writer.writerow(["hardware", "requests_per_s", "p99_ttft_ms", "low_ms", "high_ms"])
+        writer.writerows(
+            (point.hardware, f"{point.requests_per_s:.4f}", *(f"{figure:.2f}" for figure in point[2:]))
+            for point in points
+        )
 
 
-def draw_load(points: list[tuple[str, float, float]]) -> None:
-    """p99 TTFT against load, one line per accelerator, up to where it has long left the target behind."""
+def draw_load(points: list[Point]) -> None:
+    """p99 TTFT against load, one line in its band per accelerator, up to where it has long left the target behind."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -63,8 +78,10 @@ def draw_load(points: list[tuple[str, float, float]]) -> None:
 
     figure, axes = pyplot.subplots(figsize=(8, 3.6), layout="constrained")
     for name, color in ACCELERATORS.items():
-        rates = [rate for which, rate, _ in points if which == name]
-        ttfts_ms = [ttft_ms for which, _, ttft_ms in points if which == name]
+        own = [point for point in points if point.hardware == name]
+        rates, ttfts_ms = [point.requests_per_s for point in own], [point.ttft_ms for point in own]
+        low_ms, high_ms = [point.low_ms for point in own], [point.high_ms for point in own]
+        axes.fill_between(rates, low_ms, high_ms, color=color, alpha=0.15, linewidth=0)
         axes.plot(rates, ttfts_ms, "o-", color=color, markersize=3.5, linewidth=1.8)
         _label(axes, name, color, rates, ttfts_ms)
     axes.axhline(TARGET_MS, color="#666666", linewidth=1, linestyle=(0, (4, 3)))
@@ -97,7 +114,7 @@ def _dress(axes: Axes) -> None:
     axes.set_yticks([], minor=True)
     axes.set_xlabel(f"requests per second ({INPUT_TOKENS:,} tokens in, {OUTPUT_TOKENS} out, Poisson arrivals)")
     axes.set_ylabel("99th percentile of TTFT")
-    axes.set_title(f"Llama-3.1-8B on one device: where the load breaks it{_trust()}", fontsize=11, loc="left")
+    axes.set_title(f"Llama-3.1-8B on one device: where load breaks it, and its band{_trust()}", fontsize=11, loc="left")
     axes.grid(True, color="#e4e4e4", linewidth=0.7)
     axes.spines[["top", "right"]].set_visible(False)
 

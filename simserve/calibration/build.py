@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 
 from simserve.calibration.fit import fit_all
-from simserve.calibration.holdout import USUAL_FOLDER, holdout_errors
-from simserve.calibration.shipped import DERIVED, FLAGS, TABLES, Derivation
+from simserve.calibration.holdout import holdout_errors
+from simserve.calibration.shipped import DERIVED, FLAGS, TABLES, USUAL_FOLDER, Derivation
 from simserve.hardware import Curves, load_hardware
 from simserve.resources import data_dir
 
@@ -50,7 +50,7 @@ def calibration_of(name: str, root: Path) -> dict[str, Any]:
 def _measured(name: str, root: Path) -> dict[str, Any]:
     # Errors are told of the device as it is measured: what it derives from others is not needed for that.
     curves: dict[str, Curves] = fit_all(TABLES[name], load_hardware(name), root)
-    errors = holdout_errors(root, [name])
+    errors = holdout_errors(root, name)
     fields = {}
     for operator, fitted in curves.items():
         dumped = fitted.model_dump(exclude={"derived"}, exclude_defaults=False)

@@ -12,11 +12,12 @@ import numpy.typing as npt
 from simserve.calibration.measured_run import Measured, MeasuredRun
 from simserve.config import EngineOptions
 from simserve.hardware import HardwareProfile
+from simserve.metrics.bands import Band
 from simserve.metrics.distribution import distribution
 from simserve.metrics.latency import e2e_s, tpot_s, ttft_s
 from simserve.metrics.records import FINISHED, Records
 from simserve.models import ModelSpec
-from simserve.simulation import ClosedLoop, SimulationResult, simulate
+from simserve.simulation import ClosedLoop, SimulationResult, simulate, simulate_edges
 
 Floats = npt.NDArray[np.float64]
 
@@ -25,24 +26,34 @@ PER_REQUEST: dict[str, Callable[[Records], Floats]] = {"TTFT": ttft_s, "TPOT": t
 
 @dataclass(frozen=True)
 class Compared:
-    """One figure of a run; ``error`` is predicted / measured - 1. Latencies are seconds."""
+    """One figure of a run; ``error`` is predicted / measured - 1. Latencies are seconds.
+
+    ``band`` is where the prediction may lie by the profile's own account, see :mod:`simserve.simulation.bands`.
+    """
 
     metric: str
     statistic: str
     measured: float
     predicted: float
+    band: Band
 
     @property
     def error(self) -> float:
         return self.predicted / self.measured - 1 if self.measured else math.nan
 
+    @property
+    def in_band(self) -> bool:
+        """Whether what was measured lies where the prediction says it may."""
+        return self.measured in self.band
+
 
 @dataclass(frozen=True)
 class Comparison:
-    """All figures of a run, and the simulation they come from."""
+    """All figures of a run, the simulation they come from, and those at both edges of its band."""
 
     run: MeasuredRun
     result: SimulationResult
+    edges: tuple[SimulationResult, SimulationResult]
     figures: list[Compared]
 
     @property
@@ -58,12 +69,15 @@ def compare(run: MeasuredRun, model: ModelSpec, hardware: HardwareProfile, optio
     longest = int((workload.input_tokens + workload.output_tokens).max())
     if options.max_model_len is not None and longest > options.max_model_len:
         options = replace(options, max_model_len=longest)
-    result = simulate(workload if run.users is None else ClosedLoop(workload, run.users), model, hardware, options)
-    figures = [
-        Compared(figure.metric, figure.statistic, figure.value, predicted_figure(figure, result))
-        for figure in run.figures
-    ]
-    return Comparison(run, result, figures)
+    source = workload if run.users is None else ClosedLoop(workload, run.users)
+    result = simulate(source, model, hardware, options)
+    edges = simulate_edges(source, model, hardware, options)
+    figures = []
+    for figure in run.figures:
+        predicted, *others = (predicted_figure(figure, each) for each in (result, *edges))
+        band = Band(min(predicted, *others), max(predicted, *others))
+        figures.append(Compared(figure.metric, figure.statistic, figure.value, predicted, band))
+    return Comparison(run, result, edges, figures)
 
 
 def predicted_figure(figure: Measured, result: SimulationResult) -> float:

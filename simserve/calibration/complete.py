@@ -1,10 +1,13 @@
 """Filling the gaps of a measured table from its neighbours.
 
-A cell is estimated along each axis by a straight line in time between the nearest measured cells on both sides, or,
-where there is one on one side only, at that one's efficiency. The estimates are averaged; how well each kind of
-estimate (axis, one- or two-sided, how far apart) says again the cells that were measured decides how much it
-counts. On a coarse grid, where no axis can be trusted much, the mean efficiency of all cells around joins in and
-the average is more even.
+A cell is estimated in several ways: along each axis, by a straight line in time between the nearest measured cells on
+both sides, or, where there is one on one side only, at that one's efficiency; by the mean efficiency of the cells
+around it; and, once per axis, by kriging the efficiencies near it with cells far away on that axis counting as near.
+How well each way says again the cells that were measured decides how much it counts, and the weighted median of all
+estimates is taken: kernels are chosen from a list, so that times jump, and a mean would lie between two kernels.
+
+Kriging is what Krige and Matheron called it: the best linear estimate where the correlation of two cells falls with
+their distance, here exponentially.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from simserve.calibration.points import Floats, Mask
 
 GAPS = (0.3, 0.7, 1.2, 2.5)
 """Bounds, in doublings of the bound between the neighbours, of the classes of gaps."""
-POWER, COARSE_POWER = 4, 6
+POWER = 2
 """An estimate counts as the usual error of its kind to minus this power."""
 TAIL = 0.3
 """Share of the 90th percentile that is added to the median for the usual error."""
@@ -25,40 +28,44 @@ FEWEST = 10
 """Estimates of a kind that must have been tried before their error means anything."""
 LEAST_ERROR = 0.004
 
+NEAR, FAR = 1.5, 20.0
+"""Doublings over which efficiencies stay alike: on any axis, and on the one that a kriging estimate follows."""
+NEIGHBOURS = 24
+NOISE = 1e-3
+"""Variance of a measurement, relative to that between cells far apart."""
+MOST_TRIED = 1500
+"""Measured cells that kriging is tried on."""
+CERTAINTIES = (0.25, 0.5, 0.75, 0.9)
+"""Quantiles of its own variance that part kriging's estimates into kinds."""
+CELLS_AT_ONCE = 512
+REACH, FAR_REACH = {1: 8, 2: 4, 3: 2, 4: 1}, 8
+"""Cells to either side that kriging looks at: on an axis, by how many there are, and on the one it follows."""
 
-def complete(seconds: Floats, bound_s: Floats, axes: list[Floats], coarse: bool = False) -> Floats:
+Index = np.ndarray[tuple[int, ...], np.dtype[np.intp]]
+Estimate = tuple[Floats, Floats]
+"""Seconds, NaN where there is no estimate, and the kind of each: kinds are told apart by their usual errors."""
+
+
+def complete(seconds: Floats, bound_s: Floats, axes: list[Floats], wanted: Mask | None = None) -> Floats:
     """``seconds`` with its NaN cells estimated; ``bound_s`` (launch included) has no gaps; ``axes`` are coordinates.
 
-    Time is taken to be straight over each axis' coordinate: give squares where it grows so. NaN stays where a cell has
-    no measured neighbour on any axis.
+    Time is taken to be straight over each axis' coordinate: give squares where it grows so. What has no neighbour at
+    all gets the median efficiency. Cells that are not ``wanted`` are estimated too, but without the dearest way.
     """
     measured = ~np.isnan(seconds)
-    total, weight = np.zeros(seconds.shape), np.zeros(seconds.shape)
+    if measured.all():
+        return seconds
     estimates = [_along(seconds, bound_s, axis, coordinates) for axis, coordinates in enumerate(axes)]
-    if coarse:
-        estimates.append(_around(seconds, bound_s))
-    for estimate, kind in estimates:
-        usable = ~np.isnan(estimate)
-        error = _usual_errors(estimate, seconds, measured, kind)
-        counts = np.where(usable, error ** -(COARSE_POWER if coarse else POWER), 0.0)
-        total += np.where(usable, estimate, 0.0) * counts
-        weight += counts
-    estimated: Floats = total / np.where(weight > 0, weight, np.nan)
-    return np.where(measured, seconds, estimated)
+    estimates.append(_around(seconds, bound_s))
+    asked = ~measured if wanted is None else ~measured & wanted
+    estimates += [_kriged(seconds, bound_s, axes, axis, asked) for axis in range(len(axes)) if len(axes[axis]) > 1]
+    weights = [_weights(estimate, seconds, measured, kind) for estimate, kind in estimates]
+    estimated = _weighted_median(np.array([estimate for estimate, _ in estimates]), np.array(weights))
+    usual = bound_s / np.nanmedian(bound_s / seconds)
+    return np.where(measured, seconds, np.where(np.isnan(estimated), usual, estimated))
 
 
-def complete_all(seconds: Floats, bound_s: Floats, axes: list[Floats], coarse: bool = False) -> Floats:
-    """``complete`` again and again until no cell is empty; what has no neighbour at all gets the median efficiency."""
-    while True:
-        empty = int(np.isnan(seconds).sum())
-        if empty == 0:
-            return seconds
-        seconds = complete(seconds, bound_s, axes, coarse)
-        if int(np.isnan(seconds).sum()) == empty:
-            return np.where(np.isnan(seconds), bound_s / np.nanmedian(bound_s / seconds), seconds)
-
-
-def _usual_errors(estimate: Floats, seconds: Floats, measured: Mask, kind: Floats) -> Floats:
+def _weights(estimate: Floats, seconds: Floats, measured: Mask, kind: Floats) -> Floats:
     with np.errstate(invalid="ignore", divide="ignore"):
         error = np.abs(np.log(estimate / seconds))
     known = measured & ~np.isnan(error)
@@ -68,11 +75,20 @@ def _usual_errors(estimate: Floats, seconds: Floats, measured: Mask, kind: Float
         if tried.size >= FEWEST:
             usual = float(np.median(tried) + TAIL * np.percentile(tried, 90))
             errors[kind == each] = max(usual, LEAST_ERROR)
-    return errors
+    return np.where(np.isnan(estimate), 0.0, errors**-POWER)
 
 
-def _along(seconds: Floats, bound_s: Floats, axis: int, x: Floats) -> tuple[Floats, Floats]:
-    """Estimates of all cells from the nearest measured ones on ``axis``, themselves left out, and their kind."""
+def _weighted_median(values: Floats, weights: Floats) -> Floats:
+    """Along the first axis; NaN where no weight is."""
+    order = np.argsort(np.where(weights > 0, values, np.inf), axis=0)
+    summed = np.cumsum(np.take_along_axis(weights, order, 0), axis=0)
+    middle = np.argmax(summed >= summed[-1] / 2, axis=0)[None]
+    median = np.take_along_axis(np.take_along_axis(values, order, 0), middle, 0)[0]
+    return np.where(summed[-1] > 0, median, np.nan)
+
+
+def _along(seconds: Floats, bound_s: Floats, axis: int, x: Floats) -> Estimate:
+    """Estimates of all cells from the nearest measured ones on ``axis``, themselves left out."""
     s: Floats = np.moveaxis(seconds, axis, -1)
     b: Floats = np.moveaxis(bound_s, axis, -1)
     low, high = _nearest(~np.isnan(s))
@@ -90,7 +106,7 @@ def _along(seconds: Floats, bound_s: Floats, axis: int, x: Floats) -> tuple[Floa
     return np.moveaxis(estimate, -1, axis), np.moveaxis(kind, -1, axis)
 
 
-def _around(seconds: Floats, bound_s: Floats) -> tuple[Floats, Floats]:
+def _around(seconds: Floats, bound_s: Floats) -> Estimate:
     """Estimates from the mean efficiency of the cells one step away on any axes, the straight ones counting more."""
     efficiency: Floats = np.pad(bound_s / seconds, 1, constant_values=np.nan)
     total, weight = np.zeros(seconds.shape), np.zeros(seconds.shape)
@@ -105,7 +121,61 @@ def _around(seconds: Floats, bound_s: Floats) -> tuple[Floats, Floats]:
     return estimate, np.digitize(weight, (1, 2, 4)).astype(np.float64)
 
 
-def _nearest(known: Mask) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.intp]], ...]:
+def _kriged(seconds: Floats, bound_s: Floats, axes: list[Floats], along: int, asked: Mask) -> Estimate:
+    """Estimates of cells ``asked``, and of some measured ones by the others, from efficiencies alike on ``along``."""
+    values = np.log(seconds / bound_s)
+    known = ~np.isnan(values)
+    measured = np.flatnonzero(known)
+    tried = measured[:: -(-len(measured) // MOST_TRIED)]
+    cells = np.concatenate([np.flatnonzero(asked), tried])
+    positions = [_positions(axis) / (FAR if a == along else NEAR) for a, axis in enumerate(axes)]
+    estimate, variance = np.full(seconds.size, np.nan), np.full(seconds.size, np.nan)
+    for start in range(0, len(cells), CELLS_AT_ONCE):
+        some = cells[start : start + CELLS_AT_ONCE]
+        at, here = _boxes(some, seconds.shape, along), np.array(np.unravel_index(some, seconds.shape))
+        estimate[some], variance[some] = _krige(values, known, positions, here, at)
+    kind = np.digitize(variance, np.nanquantile(variance, CERTAINTIES)).astype(np.float64)
+    return np.exp(estimate).reshape(seconds.shape) * bound_s, kind.reshape(seconds.shape)
+
+
+def _positions(axis: Floats) -> Floats:
+    """Doublings; what is 0 lies one before the first."""
+    above = axis[axis > 0]
+    return np.log2(np.maximum(axis, (above[0] if above.size else 2.0) / 2))
+
+
+def _boxes(cells: Index, shape: tuple[int, ...], along: int) -> Index:
+    """Indices (axis, cell, neighbour) of the cells around each cell, a box long on axis ``along``; -1 beyond."""
+    reach = [FAR_REACH if axis == along else REACH[len(shape)] for axis in range(len(shape))]
+    steps = [np.arange(-r, r + 1) for r in reach]
+    box = np.stack(np.meshgrid(*steps, indexing="ij")).reshape(len(shape), 1, -1)
+    at = np.array(np.unravel_index(cells, shape))[:, :, None] + box
+    inside = ((at >= 0) & (at < np.array(shape)[:, None, None])).all(axis=0)
+    return np.where(inside, at, -1)
+
+
+def _krige(values: Floats, known: Mask, positions: list[Floats], here: Index, at: Index) -> Estimate:
+    """Ordinary kriging (the mean is unknown) of the cells ``here`` from the known ones ``at``; and its variance."""
+    usable = (at[0] >= 0) & known[tuple(at)] & (at != here[:, :, None]).any(axis=0)
+    own = np.array([p[h] for p, h in zip(positions, here, strict=True)])
+    theirs = np.array([p[i] for p, i in zip(positions, at, strict=True)])
+    apart = np.where(usable, np.abs(theirs - own[:, :, None]).sum(axis=0), np.inf)
+    nearest = np.argpartition(apart, min(NEIGHBOURS, apart.shape[1] - 1), axis=1)[:, :NEIGHBOURS]
+    usable = np.take_along_axis(usable, nearest, 1)
+    like_own = np.exp(-np.take_along_axis(apart, nearest, 1))
+    theirs = np.take_along_axis(theirs, nearest[None], 2)
+    like_each_other = np.exp(-np.abs(theirs[:, :, :, None] - theirs[:, :, None]).sum(axis=0))
+    like_each_other += np.where(usable, NOISE, 1e9)[:, :, None] * np.eye(nearest.shape[1])
+    simple, ones = np.moveaxis(
+        np.linalg.solve(like_each_other, np.stack([like_own, usable.astype(np.float64)], axis=-1)), -1, 0
+    )
+    total = np.where(usable.any(axis=1), (ones * usable).sum(axis=1), np.nan)
+    weights = simple + ((1 - (simple * usable).sum(axis=1)) / total)[:, None] * ones
+    found = np.take_along_axis(np.nan_to_num(values)[tuple(at)], nearest, 1)
+    return (weights * np.where(usable, found, 0.0)).sum(axis=1), 1 - (weights * like_own).sum(axis=1)
+
+
+def _nearest(known: Mask) -> tuple[Index, Index]:
     """Indices on the last axis of the nearest known cells below (-1: none) and above (length: none)."""
     length = known.shape[-1]
     index = np.arange(length)

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from simserve.calibration.fit_attention import HEAD_DIM, fit_chunks, fit_decode, fit_mixed, fit_prefill
+from simserve.calibration.fit_attention import fit_chunks, fit_decode, fit_mixed, fit_prefill
 from simserve.calibration.fit_gemm import fit_gemm
 from simserve.calibration.fit_small import fit_all_reduce, fit_elementwise
 from simserve.calibration.importers.llmservingsim import HEADS, KV_HEADS
 from simserve.calibration.limits import Limits, three_digits
-from simserve.calibration.shipped import Tables, decodes_of
+from simserve.calibration.shipped import Tables, decodes_of, has_both
 from simserve.hardware import Curves, HardwareProfile
 
 
@@ -20,12 +20,10 @@ def fit_all(tables: Tables, hardware: HardwareProfile, root: Path) -> dict[str, 
     """Fields of :class:`simserve.hardware.Calibration` for the operators that ``tables`` have, read under ``root``."""
     limits = Limits.of(hardware)
     source, read = tables.gemm
-    fitted: dict[str, Any] = {"gemm": fit_gemm(read(root), limits, source, tables.most_columns, tables.coarse)}
+    fitted: dict[str, Any] = {"gemm": fit_gemm(read(root), limits, source, tables.most_columns)}
     if tables.quantized_gemm:
         source, read = tables.quantized_gemm
-        fitted["quantized_gemm"] = fit_gemm(
-            read(root), Limits.of(hardware, "int8"), source, tables.most_columns, tables.coarse
-        )
+        fitted["quantized_gemm"] = fit_gemm(read(root), Limits.of(hardware, "int8"), source, tables.most_columns)
     if tables.decode:
         source, decodes = tables.decode
         fitted["decode_attention"] = fit_decode(decodes(root), limits, source)
@@ -44,13 +42,14 @@ def fit_all(tables: Tables, hardware: HardwareProfile, root: Path) -> dict[str, 
         source, batches = tables.mixed
         points = batches(root)
         fitted["chunk_attention"] = fit_chunks(points, limits, source, HEADS)
-        fitted["mixed_decode"] = fit_mixed(points, limits, source, HEADS, KV_HEADS)
+        if has_both(points):
+            fitted["mixed_decode"] = fit_mixed(points, limits, source, HEADS, KV_HEADS)
         own = fit_decode(decodes_of(points), limits, source)
-        fitted["decode_attention"] = _with_rows(fitted.get("decode_attention"), own, limits.bytes_per_s)
+        fitted["decode_attention"] = _with_rows(fitted.get("decode_attention"), own, limits)
     return fitted
 
 
-def _with_rows(general: Curves | None, own: Curves, bytes_per_s: float) -> Curves:
+def _with_rows(general: Curves | None, own: Curves, limits: Limits) -> Curves:
     """Rows of ``own`` in place of those of the same head configuration in ``general``, at the latter's columns.
 
     An engine's own attention is measured on more KV cache than stays in the last cache; single operators often are not.
@@ -61,7 +60,7 @@ def _with_rows(general: Curves | None, own: Curves, bytes_per_s: float) -> Curve
     replaced = {key.rsplit("x", 1)[0] for key in own.rows}
     rows: dict[str, Any] = {key: row for key, row in general.rows.items() if key.rsplit("x", 1)[0] not in replaced}
     for key, row in own.rows.items():
-        token_s = int(key.rsplit("x", 1)[1]) * 4 * HEAD_DIM / bytes_per_s
+        token_s = int(key.rsplit("x", 1)[1]) * limits.kv_bytes / limits.bytes_per_s
         own_s = (own.launch_s + token_s * measured) / np.array(row)
         beyond = (own.launch_s + token_s * contexts) / row[-1]
         seconds = np.where(contexts > measured[-1], beyond, np.interp(contexts, measured, own_s))

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from simserve.calibration.complete import complete_all
+from simserve.calibration.complete import complete
 from simserve.calibration.limits import Limits, Source, cap_cached, three_digits
-from simserve.calibration.points import AttentionPoints, Floats, MixedPoints
+from simserve.calibration.points import AttentionPoints, Floats, Mask, MixedPoints
 from simserve.hardware import Curves, MixedCurves, PrefillCurves
 
-HEAD_DIM = 128
 USUAL_TILE_ROWS = 64
 SPIKE = 1.1
 GROUPS = {1: (0, 1), 4: (1, 8), 32: (8, np.inf)}
@@ -39,16 +38,16 @@ def _decode_rows(
     group = points.heads / points.kv_heads
     axes = [np.unique(group), np.unique(points.kv_heads), np.unique(batch), contexts]
     seconds = _table(axes, [group, points.kv_heads, batch, points.tokens], points.seconds)
-    read_bytes = np.broadcast_to(axes[2][:, None] * contexts * (4.0 * HEAD_DIM), seconds.shape)
+    read_bytes = np.broadcast_to(axes[2][:, None] * contexts * limits.kv_bytes, seconds.shape)
     bound_s = read_bytes / limits.bytes_per_s
     seconds = cap_cached(seconds, bound_s, read_bytes, limits)
-    full = complete_all(seconds, launch_s + bound_s, axes)
+    any_known: Mask = np.asarray(~np.isnan(seconds).all(axis=0))
+    full = complete(seconds, launch_s + bound_s, axes, wanted=np.broadcast_to(~any_known, seconds.shape))
     known = np.where(np.isnan(seconds), np.nan, full)
-    any_known = ~np.isnan(seconds).all(axis=0)
     medians = np.where(any_known, _median(np.where(any_known, known, 0.0)), np.median(full, axis=0))
     rows: dict[str, tuple[float, ...]] = {}
     for j, kv_heads in enumerate(axes[1]):
-        grown = growing(medians[j])
+        grown = growing(medians[j], any_known[j])
         efficiency = np.clip((launch_s + bound_s[0, j]) / grown, 1e-4, 1.0)
         rows |= {f"{name}x{kv_heads:.0f}x{b:.0f}": three_digits(efficiency[i]) for i, b in enumerate(axes[2])}
     return rows
@@ -69,15 +68,16 @@ def fit_prefill(
     heads, kv_heads, sequences, tokens = np.meshgrid(*axes, indexing="ij")
     bound_s = prompt_bound_s(limits, heads, kv_heads, sequences, tokens)
     seconds = np.maximum(seconds, bound_s)
-    full = complete_all(seconds, launch_s + bound_s, [*axes[:3], axes[3] ** 2])
-    efficiency = np.clip((launch_s + bound_s) / _growing_with_tokens(full), 1e-4, 1.0)
-    rows = {}
-    for i, h in enumerate(axes[0]):
-        for j, kv in enumerate(axes[1]):
-            for b, count in enumerate(axes[2]):
-                measured = not np.isnan(seconds[i, j, b]).all()
-                if h >= kv and measured and (count == 1 or not one_sequence):
-                    rows[f"{h:.0f}x{kv:.0f}x{count:.0f}"] = three_digits(efficiency[i, j, b])
+    kept = ~np.isnan(seconds).all(axis=3) & (heads >= kv_heads)[..., 0]
+    if one_sequence:
+        kept &= (sequences == 1)[..., 0]
+    wanted = np.broadcast_to(kept[..., None], seconds.shape)
+    full = complete(seconds, launch_s + bound_s, [*axes[:3], axes[3] ** 2], wanted)
+    efficiency = np.clip((launch_s + bound_s) / _growing_with_tokens(full, ~np.isnan(seconds)), 1e-4, 1.0)
+    rows = {
+        f"{axes[0][i]:.0f}x{axes[1][j]:.0f}x{axes[2][b]:.0f}": three_digits(efficiency[i, j, b])
+        for i, j, b in np.argwhere(kept)
+    }
     return PrefillCurves(
         **source.fields(len(points)),
         launch_s=round(launch_s, 9),
@@ -90,14 +90,17 @@ def fit_prefill(
 
 def prompt_bound_s(limits: Limits, heads: Floats, kv_heads: Floats, sequences: Floats, tokens: Floats) -> Floats:
     """Seconds that causal attention over ``sequences`` prompts takes at least."""
-    flops = 4 * HEAD_DIM * heads * sequences * tokens * (tokens + 1) / 2
-    moved = 4 * HEAD_DIM * sequences * tokens * (heads + kv_heads)
+    flops = 4 * limits.head_dim * heads * sequences * tokens * (tokens + 1) / 2
+    moved = limits.kv_bytes * sequences * tokens * (heads + kv_heads)
     return np.maximum(flops / limits.flops_per_s, moved / limits.bytes_per_s)
 
 
-def _growing_with_tokens(seconds: Floats) -> Floats:
+def _growing_with_tokens(seconds: Floats, measured: Mask) -> Floats:
     """A prompt of one token is often computed as a decode, and slower: it stays as measured."""
-    return np.concatenate([seconds[..., :1], np.apply_along_axis(growing, 3, seconds[..., 1:])], axis=3)
+    grown = seconds.copy()
+    for row in np.ndindex(seconds.shape[:-1]):
+        grown[row][1:] = growing(seconds[row][1:], measured[row][1:])
+    return grown
 
 
 def _largest_efficiency(points: AttentionPoints, limits: Limits) -> float:
@@ -113,9 +116,9 @@ def fit_chunks(points: MixedPoints, limits: Limits, source: Source, heads: int) 
     axes = [np.unique(alone.cached), np.unique(alone.chunk)]
     launch_s = float(alone.seconds.min())
     pairs = axes[1] * axes[0][:, None] + axes[1] * (axes[1] + 1) / 2
-    bound_s = 4 * HEAD_DIM * heads * pairs / limits.flops_per_s
+    bound_s = 4 * limits.head_dim * heads * pairs / limits.flops_per_s
     seconds = np.maximum(_table(axes, [alone.cached, alone.chunk], alone.seconds), bound_s)
-    seconds = growing(complete_all(seconds, launch_s + bound_s, axes))
+    seconds = growing(complete(seconds, launch_s + bound_s, axes), ~np.isnan(seconds))
     efficiency = np.clip((launch_s + bound_s) / seconds, 1e-4, 1.0)
     rows = {f"{cached:.0f}": three_digits(row) for cached, row in zip(axes[0], efficiency, strict=True)}
     return Curves(**source.fields(len(alone)), launch_s=round(launch_s, 9), columns=tuple(axes[1]), rows=rows)
@@ -127,9 +130,9 @@ def fit_mixed(points: MixedPoints, limits: Limits, source: Source, heads: int, k
     smallest = both.where((both.chunk == both.chunk.min()) & (both.cached == 0))
     axes = [np.unique(smallest.decodes), np.unique(smallest.context)]
     launch_s = float(smallest.seconds.min())
-    bound_s = axes[0][:, None] * axes[1] * (4.0 * HEAD_DIM * kv_heads) / limits.bytes_per_s
+    bound_s = axes[0][:, None] * axes[1] * (limits.kv_bytes * kv_heads) / limits.bytes_per_s
     seconds = np.maximum(_table(axes, [smallest.decodes, smallest.context], smallest.seconds), bound_s)
-    seconds = growing(complete_all(seconds, launch_s + bound_s, axes))
+    seconds = growing(complete(seconds, launch_s + bound_s, axes), ~np.isnan(seconds))
     efficiency = np.clip((launch_s + bound_s) / seconds, 1e-4, 1.0)
     return MixedCurves(
         **source.fields(len(smallest)),
@@ -167,17 +170,18 @@ def _table(axes: list[Floats], columns: list[Floats], seconds: Floats) -> Floats
     return np.where(np.isinf(table), np.nan, table)
 
 
-def growing(seconds: Floats) -> Floats:
+def growing(seconds: Floats, measured: Mask) -> Floats:
     """``seconds`` made to grow with each axis: more sequences or more context never take less, dips are noise.
 
-    A cell slower than one that does more is cut to SPIKE times that one; the rest is the middle between the least curve
-    that lies above and the largest that lies below.
+    A cell slower than a ``measured`` one that does more is cut to SPIKE times that one; the rest is the middle between
+    the least curve that lies above and the largest that lies below. Cells that were only estimated cut nothing.
     """
-    below = np.minimum(seconds, SPIKE * _least_of_larger(seconds))
+    below = np.minimum(seconds, SPIKE * _least_of_larger(np.where(measured, seconds, np.inf)))
     above = below
     for axis in range(seconds.ndim):
         above = np.maximum.accumulate(above, axis=axis)
-    return (above + _least_of_larger(below)) / 2
+    least = _least_of_larger(np.where(measured, below, np.inf))
+    return np.where(np.isinf(least), above, (above + np.minimum(least, above)) / 2)
 
 
 def _least_of_larger(seconds: Floats) -> Floats:

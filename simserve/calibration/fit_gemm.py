@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from simserve.calibration.complete import complete_all
+from simserve.calibration.complete import complete
 from simserve.calibration.limits import Limits, Source, cap_cached, three_digits
 from simserve.calibration.points import Floats, GemmPoints
 from simserve.hardware import Curves
@@ -16,13 +16,8 @@ TILE_ROWS = 8
 """Rows that a matrix unit computes at once at least: time jumps between such blocks and not within."""
 
 
-def fit_gemm(
-    points: GemmPoints, limits: Limits, source: Source, most_columns: int = 36, coarse: bool = False
-) -> Curves:
-    """Curves of ``points`` with at most ``most_columns`` numbers of tokens, those that the time bends most at.
-
-    ``coarse`` tells that neighbours on the grid of shapes are a factor of two apart, see :mod:`.complete`.
-    """
+def fit_gemm(points: GemmPoints, limits: Limits, source: Source, most_columns: int = 36) -> Curves:
+    """Curves of ``points`` with at most ``most_columns`` numbers of tokens, those that the time bends most at."""
     launch_s = min(float(points.seconds.min()), MOST_LAUNCH_S)
     m = np.unique(points.m)
     shapes = np.unique(np.column_stack([points.n, points.k]), axis=0)
@@ -39,7 +34,7 @@ def fit_gemm(
     seconds = cap_cached(seconds, bound_s, weights[:, None] + 0 * m, limits)
     if gridded:
         cube = (len(n_axis), len(k_axis), len(m))
-        full = complete_all(seconds.reshape(cube), launch_s + bound_s.reshape(cube), [n_axis, k_axis, m], coarse)
+        full = complete(seconds.reshape(cube), launch_s + bound_s.reshape(cube), [n_axis, k_axis, m])
         seconds = full.reshape(bound_s.shape)
     else:
         seconds = np.array(

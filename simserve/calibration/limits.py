@@ -9,19 +9,23 @@ import numpy as np
 
 from simserve.calibration.points import Floats
 from simserve.hardware import HardwareProfile
+from simserve.models import dtype_bytes_of
 
 CACHE_REACH = 1.25
 """Up to so many times the last cache's size a repeated measurement still reads part of its data from it."""
+USUAL_HEAD_DIM = 128
+"""Of all attention that others have measured."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Peak, bandwidth and last cache of a device, and the bytes of an element of what was measured."""
+    """Peak, bandwidth and last cache of a device; bytes of an element, and width of a head, of what was measured."""
 
     flops_per_s: float
     bytes_per_s: float
     cache_bytes: float
     element_bytes: float = 2
+    head_dim: int = USUAL_HEAD_DIM
 
     @classmethod
     def of(cls, hardware: HardwareProfile, dtype: str = "bfloat16") -> Limits:
@@ -29,8 +33,13 @@ class Limits:
             hardware.peak_flops_for(dtype),
             hardware.bandwidth_bytes_per_s,
             hardware.l2_bytes or 0,
-            1 if dtype in ("int8", "fp8") else 2,
+            dtype_bytes_of(dtype),
         )
+
+    @property
+    def kv_bytes(self) -> float:
+        """Of one token's keys and values in one KV head."""
+        return 2 * self.head_dim * self.element_bytes
 
     def gemm_s(self, m: Floats, n: float, k: float) -> Floats:
         """Seconds that C[m, n] = A[m, k] B[k, n] takes at least."""

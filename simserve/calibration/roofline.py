@@ -13,7 +13,7 @@ from simserve.calibration.fit_attention import prompt_bound_s
 from simserve.calibration.limits import Limits
 from simserve.calibration.points import Floats
 from simserve.errors import ConfigError
-from simserve.hardware import Curves, HardwareProfile
+from simserve.hardware import Curves, HardwareProfile, stated_uncertainty
 from simserve.models import Attention
 
 Reached = tuple[Floats, Floats]
@@ -55,7 +55,7 @@ def draw_roofline(hardware: HardwareProfile, path: Path) -> None:
     panel.plot([ridge, right], [peak, peak], "k--", label=f"bfloat16 peak, {peak / 1e12:,.0f} TFLOP/s")
     for label, (intensity, flops_per_s) in points.items():
         panel.plot(intensity, flops_per_s, ".", markersize=3, alpha=0.4, label=label, rasterized=True)
-    basis = hardware.uncertainty if points else f"no curves: {hardware.uncertainty}"
+    basis = stated_uncertainty(hardware) if points else f"no curves: {stated_uncertainty(hardware)}"
     panel.set(xscale="log", yscale="log", xlabel="arithmetic intensity, FLOPs per byte", ylabel="FLOP/s")
     panel.set(title=f"{hardware.name}\n{basis}", ylim=(left * bandwidth / 100, peak * 2), xlim=(left, right))
     panel.grid(alpha=0.3)

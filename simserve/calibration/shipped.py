@@ -18,6 +18,9 @@ from simserve.calibration.points import (
     MixedPoints,
 )
 
+USUAL_FOLDER = Path("../shared/measurements/ops")
+"""Where the tables lie beside a checkout of the project."""
+
 APACHE, MIT = "Apache-2.0", "MIT"
 AICONFIGURATOR = "github.com/ai-dynamo/aiconfigurator"
 LLMSERVINGSIM = "github.com/casys-kaist/LLMServingSim"
@@ -39,8 +42,6 @@ class Tables:
     quantized_gemm: tuple[Source, Callable[[Path], GemmPoints]] | None = None
     most_columns: int = 24
     """Numbers of tokens that the GEMM curves keep."""
-    coarse: bool = False
-    """Whether neighbouring matrix shapes are a factor of two apart."""
 
 
 def aiconfigurator_tables(folder: str, engine: str, communication: str) -> Tables:
@@ -102,6 +103,11 @@ def _tpu_gemms(root: Path) -> GemmPoints:
     return llmservingsim.read_layers_ns(file, 1, leave_out=("o_proj",))
 
 
+def _tpu_attention(root: Path) -> MixedPoints:
+    file = root / "TPUv6e" / "v0_TPU-v6e-1_meta-llama_Llama-3.1-8B_tp1_attention.csv.gz"
+    return llmservingsim.read_attention_ns(file)
+
+
 _BLACKWELL_LAYERS = _llmservingsim_tables("RTXPRO6000", "vLLM 0.19.0, 2026-04-24, bfloat16")
 _BLACKWELL = aiconfigurator_tables("RTXPRO6000", "vLLM0.19.0", "0.24.0")
 
@@ -127,9 +133,12 @@ TABLES: dict[str, Tables] = {
     "RTX3090": Tables(
         gemm=(Source(LLMSERVINGSIM, MIT, "eager PyTorch, Llama-3.1-8B at TP 1 and 2"), _rtx3090_gemms), most_columns=260
     ),
-    "TPUv6e": Tables(gemm=(Source(LLMSERVINGSIM, MIT, "JAX, Llama-3.1-8B; noisy"), _tpu_gemms), most_columns=60),
+    "TPUv6e": Tables(
+        gemm=(Source(LLMSERVINGSIM, MIT, "JAX, Llama-3.1-8B; noisy"), _tpu_gemms),
+        mixed=(Source(LLMSERVINGSIM, MIT, "JAX, attention of Llama-3.1-8B"), _tpu_attention),
+        most_columns=60,
+    ),
     "NPU-Ascend910B": Tables(
-        coarse=True,
         gemm=(ASCEND, lambda root: ascend.read_gemms(root / "Ascend910B" / "MatMulV2_tidy.csv", "bf16")),
         quantized_gemm=(
             ASCEND,
@@ -163,6 +172,11 @@ def decodes_of(
     )
 
 
+def has_both(points: MixedPoints) -> bool:
+    """Whether any call of a mixed table has decodes beside a chunk."""
+    return bool(((points.chunk > 0) & (points.decodes > 0)).any())
+
+
 @dataclass(frozen=True)
 class Derivation:
     """An operator whose curves are another device's: why, and how far off that may be."""
@@ -176,6 +190,18 @@ def _all_from(source: str, because: str, uncertainty: float, *operators: str) ->
     return {operator: Derivation(source, because, uncertainty) for operator in operators}
 
 
+ANOTHER_CHIP = {"gemm": 0.38, "decode_attention": 0.45, "prefill_attention": 0.27}
+"""Uncertainty of curves lent to another chip: medians over pairs of measured GPUs of the 90th percentile of the error,
+as ``python -m simserve.calibration.transfer`` prints them."""
+
+SAME_CHIP, SAME_ARCHITECTURE = 0.1, 0.2
+"""Estimates, for want of two measured devices of one chip or architecture with all of their tables."""
+
+
+def _another(source: str, because: str, *operators: str) -> dict[str, Derivation]:
+    return {operator: Derivation(source, because, ANOTHER_CHIP[operator]) for operator in operators}
+
+
 _ATTENTION = ("decode_attention", "prefill_attention")
 _LARGE = ("gemm", *_ATTENTION)
 _SMALL = _all_from(
@@ -187,26 +213,26 @@ _SMALL_CACHED = _all_from(
 
 DERIVED: dict[str, dict[str, Derivation]] = {
     "H100-SXM": _SMALL,
-    "L40S": _SMALL_CACHED | _all_from("RTX4090", "the same architecture", 0.2, "mixed_decode"),
-    "RTX4090": _all_from(
-        "L40S", "the same architecture; used for prompts without a chunk table only", 0.15, "prefill_attention"
+    "L40S": _SMALL_CACHED | _all_from("RTX4090", "the same architecture", SAME_ARCHITECTURE, "mixed_decode"),
+    "RTX4090": _another(
+        "L40S", "the same architecture; used for prompts without a chunk table only", "prefill_attention"
     )
     | _all_from("RTXPRO6000", "PCIe without NVLink there too", 0.3, "all_reduce"),
-    "RTX3090": _all_from(
-        "A100-SXM4-80GB", "the same generation and attention kernels; never measured here", 0.2, *_ATTENTION
-    )
+    "RTX3090": _another("A100-SXM4-80GB", "the same generation and attention kernels; never measured here", *_ATTENTION)
     | _SMALL,
-    "A6000": _all_from("L40S", "its successor, as power-limited", 0.25, "gemm")
-    | _all_from("A100-SXM4-80GB", "the same generation and attention kernels", 0.2, *_ATTENTION)
+    "A6000": _another("L40S", "its successor, as power-limited", "gemm")
+    | _another("A100-SXM4-80GB", "the same generation and attention kernels", *_ATTENTION)
     | _SMALL,
-    "L4": _all_from("L40S", "the same architecture, more power-limited", 0.25, *_LARGE) | _SMALL_CACHED,
-    "H200": _all_from("H100-SXM", "the same chip with faster memory", 0.12, *_LARGE, "all_reduce") | _SMALL,
-    "H100-PCIe": _all_from("H100-SXM", "the same architecture with fewer units and less power", 0.15, *_LARGE) | _SMALL,
-    "B200": _all_from("H100-SXM", "the closest measured architecture", 0.3, *_LARGE, "all_reduce") | _SMALL_CACHED,
+    "L4": _another("L40S", "the same architecture, more power-limited", *_LARGE) | _SMALL_CACHED,
+    "H200": _all_from("H100-SXM", "the same chip with faster memory", SAME_CHIP, *_LARGE, "all_reduce") | _SMALL,
+    "H100-PCIe": _all_from("H100-SXM", "the same chip with fewer units and less power", 0.15, *_LARGE) | _SMALL,
+    "B200": _another("H100-SXM", "the closest measured architecture", *_LARGE)
+    | _all_from("H100-SXM", "the closest measured architecture", 0.3, "all_reduce")
+    | _SMALL_CACHED,
     "NPU-Ascend910B": _SMALL,
     "TPUv6e": _SMALL,
 } | {
-    name: _all_from("A100-SXM4-80GB", "the same chip with other memory or power limit", 0.1, *_LARGE) | _SMALL
+    name: _all_from("A100-SXM4-80GB", "the same chip with other memory or power limit", SAME_CHIP, *_LARGE) | _SMALL
     for name in ("A100-80GB-PCIe", "A100-40GB-SXM", "A100-40GB-PCIe")
 }
 """By profile and operator."""

@@ -31,9 +31,11 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "simulate": Command("simserve.cli.simulate", "serve a workload in simulated time and report its latencies"),
-    "validate": Command("simserve.cli.validate", "hold predictions against what a real server did"),
+    "validate": Command("simserve.cli.validate", "hold predictions against what a real server or the torch engine did"),
+    "calibrate": Command("simserve.cli.calibrate", "measure this machine and write its hardware profile"),
     "profiles": Command("simserve.cli.profiles", "list, show, plot and import hardware profiles"),
     "models": Command("simserve.cli.models", "list models and show their sizes and operators"),
+    "keys": Command("simserve.cli.keys", "make, list and revoke keys for serve"),
     "bench": Command("simserve.cli.bench", "load any OpenAI-like server and report its latencies"),
     "bench serve": Command("simserve.cli.bench", "the same, as vllm bench serve is called"),
     "bench compare": Command("simserve.cli.bench_compare", "two results of bench side by side"),

@@ -68,6 +68,8 @@ def _sizes(model: ModelSpec) -> dict[str, Any]:
         "parameters": model.num_parameters,
         "active_parameters": model.active_parameters,
         "dtype": model.dtype,
+        "quantization": model.quantization and model.quantization.label,
+        "published_weight_bytes": model.weight_bytes,
         "max_model_len": model.max_model_len,
         "weight_bytes": {dtype: model.weight_bytes_for(dtype) for dtype in DTYPE_BYTES},
         "kv_bytes_per_token": {dtype: model.kv_bytes_per_token(dtype) for dtype in DTYPE_BYTES},
@@ -81,11 +83,12 @@ def _show(model: ModelSpec, *, as_json: bool) -> None:
         content = sizes | {"layers": model.num_layers, "hidden_size": model.hidden_size, "vocab_size": model.vocab_size}
         print(json.dumps(content | {"gemms": gemms, "attention": attention}, indent=2))
         return
+    published = [model.dtype, *([model.quantization.label] if model.quantization else [])]
     facts = [
         ("architecture", model.architecture),
         ("parameters", f"{model.num_parameters:,}"),
         ("active per token", f"{model.active_parameters:,}"),
-        ("published in", model.dtype),
+        ("published in", f"{', '.join(published)}: {model.weight_bytes / GB:,.1f} GB"),
         ("longest sequence", f"{model.max_model_len:,} tokens"),
         ("layers", f"{model.num_layers:,} of width {model.hidden_size:,}, vocabulary {model.vocab_size:,}"),
         ("attention", ", ".join(f"{name} {value}" for name, value in attention.items())),

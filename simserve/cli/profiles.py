@@ -13,7 +13,7 @@ from simserve.cli.options import GB
 from simserve.errors import ConfigError
 
 if TYPE_CHECKING:
-    from simserve.hardware import Curves, HardwareProfile
+    from simserve.hardware import Curves, HardwareProfile, HeldOut, StepAnchors
 
 FORMATS = ("aiconfigurator", "llmservingsim", "vidur", "csv")
 """Those of simserve.calibration.tables, which is slow to import."""
@@ -98,31 +98,38 @@ def _summary(profile: HardwareProfile) -> dict[str, Any]:
 
 def _basis(profile: HardwareProfile) -> str:
     """What predictions rest on: measured curves, those of another device, some of both, or the data sheet."""
-    if not profile.calibrated or profile.calibration is None:
+    from simserve.hardware.uncertainty import OPERATORS, curves_in_use
+
+    if not profile.calibrated:
         return "data sheet"
-    large = (profile.calibration.gemm, profile.calibration.decode_attention, profile.calibration.prefill_attention)
+    large = [curves_in_use(profile, operator) for operator in OPERATORS]
     derived = [getattr(curves, "derived", None) is not None for curves in large if curves is not None]
     return "derived" if all(derived) else "partly derived" if any(derived) else "calibrated"
 
 
 def _uncertainty(profile: HardwareProfile) -> float:
-    if profile.calibrated and profile.calibration is not None:
-        return profile.calibration.uncertainty
-    return profile.default_efficiency.uncertainty
+    """The widest of the large operators."""
+    from simserve.hardware.uncertainty import OPERATORS, uncertainty_of
+
+    return max(uncertainty_of(profile, operator) for operator in OPERATORS)
 
 
 def _show(args: argparse.Namespace) -> None:
-    from simserve.hardware import load_hardware
+    from simserve.hardware import load_hardware, stated_uncertainty
 
     profile = load_hardware(args.name)
     if args.json:
         without = {operator: {"columns", "rows"} for operator, _ in _operators(profile)}
         content = profile.model_dump(mode="json", exclude={"calibration": without})
-        print(json.dumps(content | {"calibrated": profile.calibrated, "uncertainty": profile.uncertainty}, indent=2))
+        trust = {"calibrated": profile.calibrated, "uncertainty": stated_uncertainty(profile)}
+        print(json.dumps(content | trust, indent=2))
         return
     _print_table((profile.name, ""), _facts(profile), left=(profile.name, ""))
     for operator, curves in _operators(profile):
         _print_table((operator, ""), _provenance(curves), left=(operator, ""))
+    for anchors in profile.calibration.step_anchors if profile.calibration else ():
+        name = f"whole steps of {anchors.model}"
+        _print_table((name, ""), _measured_steps(anchors), left=(name, ""))
 
 
 def _operators(profile: HardwareProfile) -> list[tuple[str, Curves]]:
@@ -137,13 +144,16 @@ def _operators(profile: HardwareProfile) -> list[tuple[str, Curves]]:
 
 def _facts(profile: HardwareProfile) -> list[tuple[str, str]]:
     """Every field of the data sheet that is known, and what step times rest on."""
+    from simserve.hardware import stated_uncertainty
+
     content = profile.model_dump(mode="json", exclude={"name", "calibration"}, exclude_none=True)
     if profile.calibrated:
         content.pop("default_efficiency")
     if profile.calibration is not None:
-        content |= profile.calibration.model_dump(include={"head_dim", "chunk_heads", "packs_query_heads"})
+        parts = {"conditions", "host", "dtype", "head_dim", "chunk_heads", "packs_query_heads"}
+        content |= profile.calibration.model_dump(mode="json", include=parts, exclude_none=True)
     facts = [(key, _words(value)) for key, value in content.items()]
-    return [*facts, ("step_times", _basis(profile)), ("uncertainty", profile.uncertainty)]
+    return [*facts, ("step_times", _basis(profile)), ("uncertainty", stated_uncertainty(profile))]
 
 
 def _provenance(curves: Curves) -> Iterable[tuple[str, str]]:
@@ -156,8 +166,28 @@ def _provenance(curves: Curves) -> Iterable[tuple[str, str]]:
     size = f"{len(curves.rows):,} rows of {len(curves.columns):,}"
     yield "measurements", f"{curves.points:,}, in {size}"
     yield "launch", f"{curves.launch_s * 1e6:.2f} µs"
-    for held in curves.held_out:
+    yield from _errors(curves.held_out)
+
+
+def _measured_steps(anchors: StepAnchors) -> Iterable[tuple[str, str]]:
+    def numbers(of: Iterable[float | str]) -> str:
+        return ", ".join(f"{float(number):g}" for number in of)
+
+    yield "dtype", anchors.dtype
+    yield "decodes", numbers(anchors.decode_s)
+    yield "tokens cached before a decode", numbers(anchors.contexts)
+    yield "prompts", numbers(anchors.prompt_tokens)
+    yield "chunks", f"{numbers(anchors.chunk_tokens)} on {numbers(anchors.chunk_s)}"
+    yield "decodes beside a chunk", f"{len(anchors.mixed)} steps"
+    yield "measurements", f"{anchors.points:,}"
+    yield from _errors(anchors.held_out)
+
+
+def _errors(held_out: Iterable[HeldOut]) -> Iterable[tuple[str, str]]:
+    for held in held_out:
         error = f"median {held.median:.1%}, p95 {held.p95:.1%} of {held.points:,}"
+        if held.summed_p90 is not None:
+            error += f"; p90 of sums {held.summed_p90:.1%}"
         yield f"error, held-out {held.of}", error
 
 
@@ -202,7 +232,7 @@ def _import(args: argparse.Namespace) -> None:
     from simserve.calibration.import_profile import calibrated_profile, write_profile
     from simserve.calibration.limits import Source
     from simserve.calibration.tables import read_tables
-    from simserve.hardware import load_hardware
+    from simserve.hardware import load_hardware, stated_uncertainty
 
     if args.out.suffix.lower() not in (".yaml", ".yml"):
         raise ConfigError(f"--out {args.out} must end in .yaml, as profiles do")
@@ -214,4 +244,4 @@ def _import(args: argparse.Namespace) -> None:
     kept = dict(_operators(base))
     new = [operator for operator, curves in _operators(profile) if kept.get(operator) is not curves]
     print(f"{args.out}: {base.name} with {', '.join(new)} from {names}")
-    print(f"uncertainty {profile.uncertainty}; use it with --hardware {args.out}")
+    print(f"uncertainty: {stated_uncertainty(profile)}; use it with --hardware {args.out}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -21,13 +21,18 @@ from simserve.cli.workload import add_workload_arguments, offered_requests
 from simserve.errors import WorkloadError
 
 if TYPE_CHECKING:
+    from simserve.metrics.bands import Bands
     from simserve.metrics.records import RunDescription
     from simserve.metrics.summary import Summary
+    from simserve.simulation import SimulationResult
 
 Progress = Callable[[int, int, float], None]
 """Called with (requests done, requests in all, simulated seconds)."""
 
 PROGRESS_EVERY_S = 5.0
+
+FULL_FRONT_END = 0.5
+"""Share of the time from which on a front end makes requests wait noticeably."""
 
 PIPE_COLUMNS = 160
 """Width where stdout is no terminal: enough for every line to stay whole."""
@@ -52,6 +57,11 @@ def _add_output_arguments(parser: argparse.ArgumentParser) -> None:
         default=(50.0, 90.0, 99.0),
         help="percentiles of each latency (50,90,99)",
     )
+    group.add_argument(
+        "--bands",
+        action=argparse.BooleanOptionalAction,
+        help="low and high of each figure, by serving the requests twice more, slower and faster (up to 5000 requests)",
+    )
 
 
 def percentile_list(text: str) -> tuple[float, ...]:
@@ -68,38 +78,70 @@ def run(args: argparse.Namespace) -> int:
     from simserve.metrics.files import make_folder, to_json, write_run
     from simserve.metrics.result import result_object
     from simserve.metrics.summary import summarize
-    from simserve.simulation import simulate
+    from simserve.simulation import bands_wanted, simulate, simulate_edges
 
     options = engine_options(args)
     model, hardware = model_and_hardware(args)
     requests = offered_requests(args, options.block_size)
     if args.out:
         make_folder(args.out)  # now, not after a long run
+    edges: Sequence[SimulationResult] = ()
     with progress(sys.stderr) as on_progress:
         done = simulate(requests.source, model, hardware, options, on_progress)
+        if bands_wanted(args.bands, len(requests.source)):
+            edges = simulate_edges(requests.source, model, hardware, options, on_progress)
     summary = summarize(done.records, done.totals, args.metric_percentiles)
+    bands = _bands(summary, edges, args.bands)
     if summary.rejected:
         longest = f"the longest sequence has {done.description.max_model_len:,} tokens"
         if summary.rejected == len(done.records):
             raise WorkloadError(f"all {summary.rejected:,} prompts are too long: {longest}; raise --max-model-len")
         print(f"{summary.rejected:,} requests were refused, their prompts are too long: {longest}", file=sys.stderr)
-    result = result_object(summary, done.description) | requests.labels
+    if not done.description.api_server_count:
+        _warn_of_full_front_end(summary)
+    result = result_object(summary, done.description, bands) | requests.labels
     if args.json:
         print(to_json(result), end="")
     else:
-        _print_tables(summary, done.description)
+        _print_tables(summary, done.description, bands)
     if args.out:
         paths = write_run(args.out, done.records, result)
         print(f"wrote {', '.join(map(str, paths))}", file=sys.stderr)
     return 0
 
 
-def _print_tables(summary: Summary, description: RunDescription) -> None:
+def _bands(summary: Summary, edges: Sequence[SimulationResult], asked: bool | None) -> Bands:
+    from simserve.metrics.bands import Bands, spread
+    from simserve.metrics.result import predicted_figures
+    from simserve.metrics.summary import summarize
+    from simserve.simulation.bands import MADE, why_none
+
+    if not edges:
+        return Bands(why_none(asked))
+    others = [summarize(edge.records, edge.totals, summary.percentiles) for edge in edges]
+    return spread(map(predicted_figures, (summary, *others)), MADE)
+
+
+def _warn_of_full_front_end(summary: Summary) -> None:
+    """A prediction without a front end is too good where a real one has its hands full."""
+    from simserve.latency.front_end import VLLM_V1
+
+    work_s = VLLM_V1.work_s(summary.completed, summary.total_input_tokens, summary.total_output_tokens)
+    duration_s = summary.totals.duration_s
+    if work_s > FULL_FRONT_END * duration_s:
+        print(
+            f"no front end was simulated, and vLLM's would have been busy {work_s / duration_s:.0%} of the time: "
+            "add --front-end vllm-v1",
+            file=sys.stderr,
+        )
+
+
+def _print_tables(summary: Summary, description: RunDescription, bands: Bands) -> None:
     from rich.console import Console
 
     from simserve.metrics.tables import report
 
-    Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS).print(report(summary, description))
+    Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS).print(report(summary, description, bands))
 
 
 @contextmanager

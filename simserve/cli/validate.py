@@ -1,7 +1,8 @@
 """``simserve validate``: predictions beside what was measured.
 
 ``serving RUN`` sends the same requests through the simulation that a real server was measured with; ``operators DIR``
-fits efficiency curves to half of the published operator tables and asks them for the other half.
+fits efficiency curves to half of the published operator tables and asks them for the other half; ``engine``, in
+``validate_engine``, runs the torch engine on this machine and holds the simulation against it step by step.
 """
 
 from __future__ import annotations
@@ -13,17 +14,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from simserve.cli import validate_engine
 from simserve.cli.options import (
     add_engine_arguments,
     add_model_hardware_arguments,
     engine_options,
     model_and_hardware,
     number,
+    whole_number,
 )
 from simserve.errors import ConfigError
 
 if TYPE_CHECKING:
-    from simserve.calibration.compare import Comparison
+    from simserve.calibration.compare import Compared, Comparison
     from simserve.calibration.holdout import OperatorError
     from simserve.config import EngineOptions
 
@@ -52,16 +55,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     operators.add_argument("folder", type=Path, metavar="DIR", help="operator tables, one folder per device")
     operators.add_argument("--hardware", metavar="NAME", help="only this device (all that have tables)")
+    operators.add_argument(
+        "--seeds", type=whole_number, metavar="N", default=1, help="hold out N times, others each time (1)"
+    )
     operators.add_argument("--json", action="store_true", help="one JSON object, not a table")
+    validate_engine.add_arguments(
+        kinds.add_parser(
+            "engine",
+            help="the torch engine on this machine, step by step",
+            formatter_class=parser.formatter_class,
+            allow_abbrev=False,
+        )
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Compare and print; exit code 1 if a figure of a run is further off than ``--max-error``."""
-    return _operators(args) if args.kind == "operators" else _serving(args)
+    return {"operators": _operators, "serving": _serving, "engine": validate_engine.run}[args.kind](args)
 
 
 def _operators(args: argparse.Namespace) -> int:
-    from simserve.calibration.holdout import holdout_errors
+    from simserve.calibration.holdout import SEED, holdout_errors
     from simserve.calibration.shipped import TABLES
     from simserve.hardware import load_hardware
 
@@ -70,29 +84,46 @@ def _operators(args: argparse.Namespace) -> int:
         raise ConfigError(f"no operator of {names[0]} was measured; choose one of {', '.join(TABLES)}")
     if not args.folder.is_dir():
         raise ConfigError(f"{args.folder} is not a folder; give the one that holds the tables, one folder per device")
-    errors = holdout_errors(args.folder, names)
+    if args.seeds < 1:
+        raise ConfigError(f"--seeds must be at least 1, not {args.seeds}")
+    found: list[list[OperatorError]] = []
+    for name in names:
+        print(f"holding out measurements of {name}", file=sys.stderr, flush=True)
+        by_seed = [holdout_errors(args.folder, name, SEED + more) for more in range(args.seeds)]
+        found += map(list, zip(*by_seed, strict=True))
     if args.json:
-        rows = [{"hardware": e.hardware, "operator": e.operator, **e.held_out.model_dump()} for e in errors]
+        rows = [
+            {"hardware": each.hardware, "operator": each.operator, "seed": SEED + more, **each.held_out.model_dump()}
+            for same in found
+            for more, each in enumerate(same)
+        ]
         print(json.dumps({"operators": rows}, indent=2))
     else:
-        _print_errors(errors)
+        _print_errors(found)
     return 0
 
 
-def _print_errors(errors: list[OperatorError]) -> None:
+def _print_errors(found: list[list[OperatorError]]) -> None:
+    """A row for each operator; a range where there are several seeds."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table(title="Absolute error on held-out measurements", title_justify="left")
     for name in ("hardware", "operator", "held out"):
         table.add_column(name)
-    for name in ("measurements", "median", "p95"):
+    for name in ("measurements", "median", "p95", "p90 of sums"):
         table.add_column(name, justify="right")
-    for error in errors:
-        held = error.held_out
-        figures = (f"{held.points:,}", f"{held.median:.1%}", f"{held.p95:.1%}")
-        table.add_row(error.hardware, error.operator, held.of, *figures)
+    for same in found:
+        held = [each.held_out for each in same]
+        errors = ([h.median for h in held], [h.p95 for h in held], [h.summed_p90 or 0.0 for h in held])
+        figures = (f"{held[0].points:,}", *map(_range, errors))
+        table.add_row(same[0].hardware, same[0].operator, held[0].of, *figures)
     Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def _range(values: list[float]) -> str:
+    low, high = f"{min(values):.1%}", f"{max(values):.1%}"
+    return low if low == high else f"{low[:-1]}–{high}"
 
 
 def _serving(args: argparse.Namespace) -> int:
@@ -130,6 +161,8 @@ def _with_settings(options: EngineOptions, settings: dict[str, Any], *, own_bloc
 
 
 def _as_object(comparison: Comparison) -> dict[str, Any]:
+    from simserve.simulation.bands import MADE
+
     description = comparison.result.description
     return {
         "run": comparison.run.name,
@@ -140,6 +173,7 @@ def _as_object(comparison: Comparison) -> dict[str, Any]:
         "policy": description.policy,
         "kv_blocks": description.kv_blocks,
         "preemptions": comparison.result.totals.preemptions,
+        "bands": MADE,
         "figures": [
             {
                 "metric": figure.metric,
@@ -147,6 +181,9 @@ def _as_object(comparison: Comparison) -> dict[str, Any]:
                 "measured": figure.measured,
                 "predicted": figure.predicted,
                 "error": figure.error,
+                "low": figure.band.low,
+                "high": figure.band.high,
+                "in_band": figure.in_band,
             }
             for figure in comparison.figures
         ],
@@ -157,23 +194,32 @@ def _print_table(comparison: Comparison) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    description = comparison.result.description
+    from simserve.simulation.bands import MADE
+
+    description, figures = comparison.result.description, comparison.figures
     table = Table(title=f"{comparison.run.name}: {description.model} on {description.hardware}", title_justify="left")
     table.add_column("metric")
-    for name in ("measured", "predicted", "error"):
+    for name in ("measured", "predicted", "error", "low", "high", "in band"):
         table.add_column(name, justify="right")
-    for figure in comparison.figures:
-        is_latency = figure.statistic != "total"
-        name = f"{figure.metric} {figure.statistic}, ms" if is_latency else figure.metric
-        scale = 1e3 if is_latency else 1.0
-        table.add_row(
-            name, f"{figure.measured * scale:,.2f}", f"{figure.predicted * scale:,.2f}", f"{figure.error:+.1%}"
-        )
+    for figure in figures:
+        table.add_row(*_cells(figure))
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table)
+    within = sum(figure.in_band for figure in figures)
     calibrated = "calibrated" if description.calibrated else "uncalibrated"
+    console.print(f"{within} of {len(figures)} measured figures lie between low and high: {MADE}")
     console.print(f"profile {description.hardware_profile}, {calibrated}: {description.uncertainty}")
     console.print(f"{description.kv_blocks:,} KV blocks, {comparison.result.totals.preemptions:,} preemptions")
+
+
+def _cells(figure: Compared) -> tuple[str, ...]:
+    is_latency = figure.statistic != "total"
+    name = f"{figure.metric} {figure.statistic}, ms" if is_latency else figure.metric
+    scale = 1e3 if is_latency else 1.0
+    measured, predicted, low, high = (
+        f"{value * scale:,.2f}" for value in (figure.measured, figure.predicted, figure.band.low, figure.band.high)
+    )
+    return name, measured, predicted, f"{figure.error:+.1%}", low, high, "yes" if figure.in_band else "no"
 
 
 def _plot(comparison: Comparison, path: Path) -> None:

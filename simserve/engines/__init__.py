@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from simserve.engines.base import Engine, EngineStatus, GenerationRequest, RequestTiming, TokenEvent
+from simserve.engines.base import (
+    Engine,
+    EngineStatus,
+    GenerationRequest,
+    RequestTiming,
+    SamplingParams,
+    TokenEvent,
+    TokenLogprob,
+)
 from simserve.engines.simulated import SimulatedEngine, simulated_engine
 
 __all__ = [
-    "Engine", "EngineStatus", "GenerationRequest", "RequestTiming", "SimulatedEngine", "TokenEvent", "simulated_engine",
+    "Engine", "EngineStatus", "GenerationRequest", "RequestTiming", "SamplingParams", "SimulatedEngine", "TokenEvent",
+    "TokenLogprob", "simulated_engine",
 ]  # fmt: skip

@@ -23,7 +23,8 @@ from simserve.hardware import HardwareProfile
 from simserve.models import ModelSpec
 from simserve.scheduling import Request
 from simserve.simulation import EngineSetup, Replica, Run, prepare
-from simserve.simulation.simulate import describe
+from simserve.simulation.arrivals import Moment
+from simserve.simulation.simulate import describe, new_front_end
 from simserve.workload import block_hashes
 
 SLICE_S = 0.002
@@ -48,14 +49,18 @@ class SimulatedEngine:
         self._time_scale = time_scale
         self._env = simpy.Environment()
         self._scheduler = setup.new_scheduler()
+        self._front_end = new_front_end(setup, self._env, self)
         self._replica = Replica(
             self._env,
             self._scheduler,
             setup.timer,
-            self,
+            self._front_end or self,
             async_scheduling=setup.async_scheduling,
             list_decodes=True,
         )
+        if self._front_end is not None:
+            self._front_end.connect(self._replica, self._replica.submit)
+        self._door = self._front_end or self._replica
         self._streams: dict[str, tuple[GenerationRequest, TokenStream]] = {}
         self._arrivals: deque[tuple[Request, float]] = deque()
         self._aborts: deque[str] = deque()
@@ -111,6 +116,8 @@ class SimulatedEngine:
         """See :class:`simserve.engines.base.EngineStatus`."""
         blocks = self._scheduler.blocks
         waiting = len(self._scheduler.waiting) + len(self._arrivals) + len(self._hashing)
+        if self._front_end is not None:
+            waiting += self._front_end.ingesting_requests
         return EngineStatus(
             clock_s=self._clock_s(),
             waiting_requests=waiting,
@@ -126,19 +133,28 @@ class SimulatedEngine:
         )
 
     def run_done(self, run: Run, finished: list[Request]) -> None:
-        """Hand out a step's tokens; see :class:`simserve.simulation.replica.StepObserver`."""
-        plan, end_s = run.plan, run.end_s
-        self._preemptions += len(plan.preempted)
-        for request in plan.sampled:
+        """Hand out a step's tokens, now or when the front end has sent them.
+
+        See :class:`simserve.simulation.replica.StepObserver`.
+        """
+        self._preemptions += len(run.plan.preempted)
+        sampled, sent_s = run.plan.sampled, run.sent_s
+        if run.lag_s:
+            Moment(self._env, sent_s, lambda _: self._hand_out(sampled, finished, sent_s))
+        else:
+            self._hand_out(sampled, finished, sent_s)
+
+    def _hand_out(self, sampled: list[Request], finished: list[Request], sent_s: float) -> None:
+        for request in sampled:
             entry = self._streams.get(str(request.request_id))
             if entry:
-                entry[1].push(end_s)
+                entry[1].push(sent_s)
         for request in finished:
             self._completed += 1
             entry = self._streams.pop(str(request.request_id), None)
             if entry:
                 cut = request.produced_tokens >= entry[0].max_tokens
-                entry[1].finish("length" if cut else "stop", end_s, _timing(request))
+                entry[1].finish("length" if cut else "stop", sent_s, _timing(request))
 
     async def _pace(self) -> None:
         while True:
@@ -170,7 +186,7 @@ class SimulatedEngine:
         """Let in what handlers asked for: aborts at once, arrivals at the time at which they came."""
         while self._aborts:
             self._aborted += 1
-            self._replica.abort(self._aborts.popleft())
+            self._door.abort(self._aborts.popleft())
         while self._arrivals:
             request, arrival_s = self._arrivals.popleft()
             if request.request_id not in self._streams:
@@ -180,7 +196,7 @@ class SimulatedEngine:
             if arrival_s > self._env.now:
                 self._env.run(until=arrival_s)
             request.arrival_s = arrival_s
-            self._replica.submit(request)
+            self._door.submit(request)
 
     def _clock_s(self) -> float:
         """Simulated seconds now; at infinite scale, always those of the next event."""
@@ -191,7 +207,7 @@ class SimulatedEngine:
     def _prefix_units(self, request: GenerationRequest) -> list[int]:
         if not self._scheduler.limits.prefix_caching:
             return []
-        return block_hashes(request.prompt_token_ids, self._scheduler.limits.block_size)
+        return block_hashes(request.prompt_token_ids, self._scheduler.limits.block_size, request.cache_salt)
 
     async def _enqueue_long(self, request: GenerationRequest, arrival_s: float) -> None:
         units = await asyncio.to_thread(self._prefix_units, request)

@@ -61,7 +61,7 @@ def _curves_of(derived: Derived, operator: str, wanted_by: str) -> Curves:
         raise HardwareError(
             f"{wanted_by} takes {operator} from {derived.derived_from}, which has no measured curves of it"
         )
-    return curves.model_copy(update={"derived": derived, "held_out": ()})
+    return curves.model_copy(update={"derived": derived})
 
 
 def _aliases(shipped: Path) -> list[str]:

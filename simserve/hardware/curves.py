@@ -7,41 +7,13 @@ as text, which keeps a profile short and quick to read.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import Field, model_validator
 
-
-class Part(BaseModel):
-    """Base of everything in a profile: unknown keys are refused, values do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def _numbers(value: Any) -> Any:
-    if isinstance(value, int | float):  # a row of one number is no text to YAML
-        return (float(value),)
-    if not isinstance(value, str):
-        return value
-    return tuple(float(word) for word in value.split())
-
-
-Numbers = Annotated[
-    tuple[float, ...],
-    BeforeValidator(_numbers),
-    PlainSerializer(lambda numbers: " ".join(f"{number:g}".removeprefix("0") or "0" for number in numbers)),
-    Field(min_length=1),
-]
-
-
-class HeldOut(Part):
-    """Absolute relative error on measured points that the fit never saw: ``of`` says how they were chosen."""
-
-    of: Literal["points", "shapes"]
-    """Half of the points at random, or whole shapes (matrix shapes, head configurations)."""
-    points: Annotated[int, Field(ge=1)]
-    median: Annotated[float, Field(ge=0)]
-    p95: Annotated[float, Field(ge=0)]
+from simserve.hardware.anchors import Conditions, HostTimes, StepAnchors
+from simserve.hardware.held_out import HeldOut
+from simserve.hardware.parts import Dtype, Numbers, Part, check_growing
 
 
 class Derived(Part):
@@ -50,7 +22,7 @@ class Derived(Part):
     derived_from: str
     because: str
     uncertainty: Annotated[float, Field(gt=0, le=1)]
-    """Relative half-width expected of a time predicted so."""
+    """Relative half-width expected of a time predicted so, beyond the error that the curves have at home."""
 
 
 class Curves(Part):
@@ -64,6 +36,7 @@ class Curves(Part):
     measured_with: str
     points: Annotated[int, Field(ge=1)]
     held_out: tuple[HeldOut, ...] = ()
+    """On the device that was measured, also where the curves are derived."""
     derived: Derived | None = None
     """Set where a profile took the curves over from another device."""
     launch_s: Annotated[float, Field(ge=0, lt=1e-3)] = 0.0
@@ -73,8 +46,7 @@ class Curves(Part):
 
     @model_validator(mode="after")
     def _consistent(self) -> Curves:
-        if any(b <= a for a, b in zip(self.columns, self.columns[1:], strict=False)):
-            raise ValueError("columns must grow from left to right")
+        check_growing("columns", self.columns)
         for key, row in self.rows.items():
             if len(row) != len(self.columns):
                 raise ValueError(f"row {key} has {len(row)} values, but there are {len(self.columns)} columns")
@@ -137,8 +109,14 @@ class Calibration(Part):
     prefill_attention: see :class:`PrefillCurves`. chunk_attention: rows context tokens, columns tokens of the chunk,
     for ``chunk_heads`` query heads. mixed_decode: see :class:`MixedCurves`. elementwise: rows by operator, columns
     bytes. all_reduce: rows devices, columns bytes of the message, relative to a ring over the link.
+    ``conditions``, ``host`` and ``step_anchors`` are there where ``simserve calibrate`` measured the machine it ran on.
     """
 
+    conditions: Conditions | None = None
+    host: HostTimes | None = None
+    step_anchors: tuple[StepAnchors, ...] = ()
+    dtype: Dtype = "bfloat16"
+    """In which all but ``quantized_gemm`` was measured; float16 counts as the same."""
     head_dim: int = 128
     """Of all attention curves."""
     packs_query_heads: bool = True
@@ -152,26 +130,3 @@ class Calibration(Part):
     mixed_decode: MixedCurves | Derived | None = None
     elementwise: Rates | Derived | None = None
     all_reduce: Curves | Derived | None = None
-
-    @property
-    def derived_from(self) -> list[str]:
-        """Devices whose matrix products or attention stand in for this one's."""
-        present = [curves for curves in (self.gemm, self.decode_attention, self.prefill_attention) if curves]
-        return list(dict.fromkeys(entry.derived_from for curves in present if (entry := _derived(curves))))
-
-    @property
-    def uncertainty(self) -> float:
-        """Relative half-width of a predicted step: the widest derived operator, else the largest held-out median.
-
-        Medians, because a step sums hundreds of operators whose errors largely cancel; at least 5 %, which whole runs
-        show to be left.
-        """
-        present = [curves for curves in (self.gemm, self.decode_attention, self.prefill_attention) if curves]
-        derived = [_derived(curves) for curves in present]
-        widest = max((entry.uncertainty for entry in derived if entry), default=0.0)
-        errors = [held.median for curves in present if isinstance(curves, Curves) for held in curves.held_out]
-        return max(widest, *errors, 0.05)
-
-
-def _derived(curves: Curves | Derived) -> Derived | None:
-    return curves.derived if isinstance(curves, Curves) else curves

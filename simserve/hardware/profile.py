@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from simserve.errors import HardwareError
-from simserve.hardware.curves import Calibration, Part
+from simserve.hardware.curves import Calibration
+from simserve.hardware.parts import Dtype, Part
 
-Dtype = Literal["bfloat16", "float16", "float32", "int8", "fp8"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 
@@ -47,8 +47,11 @@ class Efficiency(Part):
     gemm_memory: Fraction = 0.80
     attention_prefill: Fraction = 0.45
     attention_decode: Fraction = 0.65
-    uncertainty: Fraction = 0.35
-    """Relative half-width of a time predicted from these assumptions."""
+    uncertainty: Fraction = 0.36
+    prefill_uncertainty: Fraction = 0.49
+    decode_uncertainty: Fraction = 0.84
+    """Relative half-widths of times predicted from these assumptions, of matrix products and both kinds of attention:
+    medians over the measured devices, of which :mod:`simserve.calibration.transfer` prints each."""
 
 
 class HardwareProfile(Part):
@@ -74,6 +77,8 @@ class HardwareProfile(Part):
     """To the host, and between the devices that ``link`` does not join."""
     power: Power | None = None
     price: Price | None = None
+    host_time_factor: Positive = 1.0
+    """Time that the host needs around a step, relative to the servers that it was published of; more for slow CPUs."""
     sources: Annotated[str, Field(min_length=1)]
     confidence: Literal["high", "medium", "low"]
     default_efficiency: Efficiency = Efficiency()
@@ -84,15 +89,6 @@ class HardwareProfile(Part):
         """Whether matrix products and decode attention, which make up most of a step, rest on measurements."""
         calibration = self.calibration
         return calibration is not None and None not in (calibration.gemm, calibration.decode_attention)
-
-    @property
-    def uncertainty(self) -> str:
-        """How far off a predicted step may be, and why, in words."""
-        if not self.calibrated or self.calibration is None:
-            return f"±{self.default_efficiency.uncertainty:.0%}, from datasheet peaks and assumed efficiencies"
-        derived = self.calibration.derived_from
-        basis = f"of {', '.join(derived)}" if derived else "of this device"
-        return f"±{self.calibration.uncertainty:.0%}, from measured operators {basis}"
 
     def peak_flops_for(self, dtype: str) -> float:
         """Peak FLOP/s in ``dtype``; raises :class:`HardwareError` naming the dtypes the profile states."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from simserve.models import Attention
 
-MEASURED_BYTES = 2
-"""Of one element of the KV cache in all measurements."""
+QUERY_BYTES = 2
+"""Of one element of queries and outputs, at least."""
 
 
 @dataclass(frozen=True)
@@ -38,5 +38,5 @@ class AttentionShape:
     @property
     def prefill_s_per_token(self) -> float:
         """Seconds that moving one token's queries, output, keys and values takes at least."""
-        queries = 2 * self.attention.num_heads * self.attention.head_dim * MEASURED_BYTES
+        queries = 2 * self.attention.num_heads * self.attention.head_dim * QUERY_BYTES
         return (queries + self.bytes_per_token) / self.bytes_per_s

@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from simserve.hardware import Curves, HardwareProfile
-from simserve.latency.attention_shape import MEASURED_BYTES, AttentionShape
-from simserve.latency.lines import Floats, Lines, weights_between
-from simserve.models import Attention
+from simserve.latency.attention_shape import AttentionShape
+from simserve.latency.lines import Floats, Lines, LinesByCount, weights_between
+from simserve.models import Attention, dtype_bytes_of
 
 
 class BatchCurves:
@@ -50,11 +50,12 @@ class DecodeAttention:
 
     def __init__(self, shape: AttentionShape, hardware: HardwareProfile) -> None:
         self._shape = shape
-        self._lines: dict[int, Lines] = {}
+        self.lines = LinesByCount(self._new_lines)
+        """Seconds over the summed context, by the number of sequences."""
         calibration = hardware.calibration
         if calibration is not None and isinstance(calibration.decode_attention, Curves):
             # A KV head of another width or number format counts as much as the bytes it holds.
-            self._units = shape.bytes_per_token / (2 * calibration.head_dim * MEASURED_BYTES)
+            self._units = shape.bytes_per_token / (2 * calibration.head_dim * dtype_bytes_of(calibration.dtype))
             self._curves = _curves_for(calibration.decode_attention, shape.attention, self._units)
         else:
             self._units = 1.0
@@ -69,13 +70,6 @@ class DecodeAttention:
     @property
     def launch_s(self) -> float:
         return self._curves.launch_s
-
-    def lines(self, decodes: int) -> Lines:
-        """Seconds over the summed context of ``decodes`` sequences."""
-        found = self._lines.get(decodes)
-        if found is None:
-            found = self._lines[decodes] = self._new_lines(decodes)
-        return found
 
     def _new_lines(self, decodes: int) -> Lines:
         per_token_s = self._shape.decode_s_per_token

@@ -9,9 +9,8 @@ import numpy as np
 
 from simserve.hardware import HardwareProfile, Rates
 from simserve.latency.lines import Floats
-from simserve.models import ModelSpec
+from simserve.models import ModelSpec, dtype_bytes_of
 
-ACTIVATION_BYTES = 2
 LOGIT_BYTES = 4
 UNMEASURED_LAUNCH_S, SAMPLER_LAUNCH_S = 3e-6, 25e-6
 """Of one small operator where none was measured, and of the sampler; RTX 4090 and RTX PRO 6000 take 2-3 and 25 µs."""
@@ -27,6 +26,7 @@ class Elementwise:
         self._tp = tensor_parallel_size
         self._bandwidth = hardware.bandwidth_bytes_per_s
         self._efficiency = hardware.default_efficiency.gemm_memory
+        self._activation_bytes = dtype_bytes_of(hardware.calibration.dtype) if hardware.calibration else 2.0
         rates = hardware.calibration.elementwise if hardware.calibration else None
         self._rates = rates if isinstance(rates, Rates) else None
 
@@ -45,11 +45,11 @@ class Elementwise:
 
     def sampler_s(self, rows: Floats) -> Floats:
         """Seconds from logits to tokens for each of ``rows`` sequences; none for none."""
-        elements = rows * self._model.vocab_size * LOGIT_BYTES / ACTIVATION_BYTES
+        elements = rows * self._model.vocab_size * LOGIT_BYTES / self._activation_bytes
         return np.where(rows > 0, self._operator_s("sampler", elements), 0.0)
 
     def _operator_s(self, name: str, elements: Floats) -> Floats:
-        moved = elements * ACTIVATION_BYTES
+        moved = elements * self._activation_bytes
         if self._rates is None or name not in self._rates.rows:
             launch_s, passes = (SAMPLER_LAUNCH_S, SAMPLER_PASSES) if name == "sampler" else (UNMEASURED_LAUNCH_S, 1.0)
             return launch_s + passes * moved / (self._bandwidth * self._efficiency)

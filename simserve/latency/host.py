@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from simserve.hardware import HardwareProfile
+
 KERNEL_LAUNCH_S = 5e-6
 """Host time to launch one kernel outside a captured graph."""
 
@@ -19,17 +21,24 @@ class HostCosts:
     """Host seconds per engine step, and more per running request.
 
     ``hidden`` as with asynchronous scheduling: the host prepares the next step while the device runs this one, so that
-    only what the device does not cover is seen.
+    only what the device does not cover is seen. ``launch_s`` is what each kernel outside a graph takes to launch.
     """
 
     step_s: float
     request_s: float
     hidden: bool = True
+    launch_s: float = KERNEL_LAUNCH_S
+
+    def times(self, factor: float) -> HostCosts:
+        """The same on a host that takes ``factor`` times as long."""
+        return HostCosts(self.step_s * factor, self.request_s * factor, self.hidden, self.launch_s * factor)
 
     def seconds(self, device_s: float, requests: int) -> float:
         """Seconds of a step that keeps the device busy for ``device_s``."""
         host_s = self.step_s + self.request_s * requests
-        return max(device_s, host_s) if self.hidden else device_s + host_s
+        if not self.hidden:
+            return device_s + host_s
+        return device_s if device_s > host_s else host_s
 
     def few_seconds(self, device_s: list[float], requests: int) -> list[float]:
         """``seconds`` for each of ``device_s``, of which none is less than the one before."""
@@ -52,10 +61,22 @@ VLLM_V0 = HostCosts(step_s=0.8e-3, request_s=42e-6, hidden=False)
 output processing."""
 
 
+def launch_s_of(hardware: HardwareProfile, usual: HostCosts) -> float:
+    """Host time to launch one kernel, measured where the machine itself was, else the ``usual``."""
+    measured = hardware.calibration.host if hardware.calibration else None
+    return measured.launch_s if measured else usual.launch_s
+
+
 def graph_sizes(max_num_seqs: int, max_tokens: int) -> list[int]:
     """Numbers of tokens for which vLLM captures CUDA graphs: 1, 2, 4, every 8 below 256, every 16 to at most 512."""
     largest = min(2 * max_num_seqs, 512, max_tokens)
     return [size for size in (1, 2, 4, *range(8, 256, 8), *range(256, 513, 16)) if size <= largest]
+
+
+def captured_graphs(max_num_seqs: int, max_tokens: int) -> int:
+    """How many graphs vLLM captures: pieces between attention for every size, whole steps for decodes alone."""
+    sizes = graph_sizes(max_num_seqs, max_tokens)
+    return len(sizes) + sum(size <= max_num_seqs for size in sizes)
 
 
 def padded_tokens(max_tokens: int, sizes: list[int]) -> npt.NDArray[np.intp]:

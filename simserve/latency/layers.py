@@ -7,7 +7,7 @@ import numpy as np
 from simserve.hardware import Curves, HardwareProfile
 from simserve.latency.gemm import AssumedGemms, GemmRoofline, MeasuredGemms
 from simserve.latency.lines import Floats
-from simserve.latency.number_formats import bytes_of, peak_flops_of
+from simserve.latency.number_formats import WeightFormat, plain_format
 from simserve.models import Gemm, ModelSpec
 
 GROUPED_MATRICES = 8
@@ -15,19 +15,18 @@ GROUPED_MATRICES = 8
 
 
 class Layers:
-    """All matrix products of ``model`` on one of ``tensor_parallel_size`` devices."""
+    """All matrix products of ``model`` on one of ``tensor_parallel_size`` devices, the layers' with ``weights``."""
 
     def __init__(
-        self, model: ModelSpec, hardware: HardwareProfile, dtype: str, weight_dtype: str, tensor_parallel_size: int
+        self, model: ModelSpec, hardware: HardwareProfile, dtype: str, weights: WeightFormat, tensor_parallel_size: int
     ) -> None:
         self.attention = model.attention(tensor_parallel_size)
         self._model = model
         gemms = model.gemms(tensor_parallel_size)
         self._body = [gemm for gemm in gemms if gemm.kind != "head"]
         self._head = [gemm for gemm in gemms if gemm.kind == "head"]
-        self._plain = _Products(hardware, dtype, dtype)
-        # The lm_head and the router keep their precision in quantised models.
-        self._quantised = _Products(hardware, dtype, weight_dtype)
+        self._plain = _Products(hardware, dtype, plain_format(dtype))
+        self._quantised = self._plain if weights == plain_format(dtype) else _Products(hardware, dtype, weights)
 
     def body_s(self, tokens: Floats) -> Floats:
         """Seconds of all layers for each of ``tokens``."""
@@ -46,7 +45,7 @@ class Layers:
         return self._sum_work(self._head, rows)
 
     def _products(self, gemm: Gemm) -> _Products:
-        return self._plain if gemm.kind == "head" or gemm.parallel == "none" else self._quantised
+        return self._quantised if gemm.quantisable else self._plain
 
     def _sum_s(self, gemms: list[Gemm], rows: Floats) -> Floats:
         total = np.zeros_like(rows)
@@ -93,23 +92,15 @@ class Layers:
 class _Products:
     """Matrix products with weights in one number format."""
 
-    def __init__(self, hardware: HardwareProfile, dtype: str, weight_dtype: str) -> None:
-        self.weight_bytes = bytes_of(weight_dtype)
-        peak = peak_flops_of(hardware, dtype, weight_dtype)
-        computed_as_stored = peak != hardware.peak_flops_for(dtype)
-        self.activation_bytes = self.weight_bytes if computed_as_stored else bytes_of(dtype)
-        self._roofline = roofline = GemmRoofline(
-            peak, hardware.bandwidth_bytes_per_s, self.weight_bytes, self.activation_bytes
-        )
+    def __init__(self, hardware: HardwareProfile, dtype: str, weights: WeightFormat) -> None:
+        self.weight_bytes, self.activation_bytes = weights.bytes_per_weight, weights.activation_bytes
+        self._roofline = roofline = _roofline(hardware, weights)
         calibration, assumed = hardware.calibration, hardware.default_efficiency
-        curves = calibration.gemm if calibration else None
-        own = GemmRoofline(
-            hardware.peak_flops_for(dtype), hardware.bandwidth_bytes_per_s, bytes_of(dtype), bytes_of(dtype)
-        )
-        if calibration and weight_dtype == "int8" and isinstance(calibration.quantized_gemm, Curves):
-            curves, own = calibration.quantized_gemm, roofline
+        curves, measured = (calibration.gemm if calibration else None), _roofline(hardware, plain_format(dtype))
+        if calibration and weights.computed_in == "int8" and isinstance(calibration.quantized_gemm, Curves):
+            curves, measured = calibration.quantized_gemm, roofline
         if isinstance(curves, Curves):
-            self._gemms: MeasuredGemms | AssumedGemms = MeasuredGemms(curves, roofline, own)
+            self._gemms: MeasuredGemms | AssumedGemms = MeasuredGemms(curves, roofline, measured)
         else:
             self._gemms = AssumedGemms(roofline, assumed.gemm_compute, assumed.gemm_memory)
 
@@ -122,3 +113,8 @@ class _Products:
         one = self._gemms.seconds(whole_rows, n * GROUPED_MATRICES, k) / GROUPED_MATRICES
         one = np.maximum(one, self._roofline.bound_s(whole_rows, n, k))
         return np.where(rows > 0, matrices * one, 0.0)
+
+
+def _roofline(hardware: HardwareProfile, weights: WeightFormat) -> GemmRoofline:
+    peak, bandwidth = hardware.peak_flops_for(weights.computed_in), hardware.bandwidth_bytes_per_s
+    return GemmRoofline(peak, bandwidth, weights.bytes_per_weight, weights.activation_bytes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +51,23 @@ class Lines:
         segment = np.searchsorted(starts, x, side="right")
         result: Floats = values[segment] + slopes[segment] * (x - origins[segment])
         return result
+
+
+class LinesByCount:
+    """Lines for each number of something, compiled by ``compile`` when they are first asked for.
+
+    Where it is asked at every step, ``known.get(count) or of(count)`` spares the call.
+    """
+
+    def __init__(self, compile: Callable[[int], Lines]) -> None:
+        self.known: dict[int, Lines] = {}
+        self._compile = compile
+
+    def of(self, count: int) -> Lines:
+        lines = self.known.get(count)
+        if lines is None:
+            lines = self.known[count] = self._compile(count)
+        return lines
 
 
 def weights_between(nodes: Floats, x: float) -> tuple[int, int, float]:

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from simserve.errors import CapacityError
 from simserve.hardware import HardwareProfile
-from simserve.latency.number_formats import bytes_of
-from simserve.models import ModelSpec
+from simserve.models import ModelSpec, Quantization
 
 MIB, GIB = 2**20, 2**30
 
@@ -25,9 +24,20 @@ SAMPLER_BYTES = 2 + 4 + 12 + 16 + 4
 sort works on (two arrays of index pairs, one of keys). vLLM's log of a Gemma 4B start gives 39.8."""
 
 
+GRAPH_BYTES = 8 * MIB
+"""Of a captured graph, as vLLM estimates it when it starts.
+
+Ten published logs of 0.19 to 0.27 with default sizes (86 or 102 graphs, one device) print 0.08-1.58 GiB in all, 0.75 in
+the middle; the graphs then take half of that to all of it.
+"""
+
+
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes on each device of a replica, and the KV blocks (of the whole replica) that come of them."""
+    """Bytes on each device of a replica, and the KV blocks (of the whole replica) that come of them.
+
+    ``runtime_bytes`` are what loaded kernels, collective buffers and, if the engine counts them, graphs take.
+    """
 
     usable_bytes: int
     weight_bytes: int
@@ -47,49 +57,42 @@ def plan_memory(
     block_size: int,
     max_num_batched_tokens: int,
     max_num_seqs: int,
-    weight_dtype: str | None = None,
+    quantization: Quantization | None = None,
     kv_dtype: str | None = None,
     graph_bytes: int = 0,
 ) -> MemoryPlan:
     """Split a device's memory as vLLM does at start: (memory x utilisation - weights - activations - runtime) / block.
 
-    ``graph_bytes`` is what captured graphs take, which vLLM counts from 0.21 on only. Raises :class:`CapacityError`
-    with the numbers if not even a few blocks are left.
+    ``graph_bytes`` is what captured graphs take, which vLLM counts from 0.21 on; before, they take of what
+    ``gpu_memory_utilization`` leaves free. Raises :class:`CapacityError` with the numbers if not even a few blocks are
+    left.
     """
     usable = int(reported_memory_bytes(hardware) * gpu_memory_utilization)
-    weights = weight_bytes(model, dtype, weight_dtype or dtype, tensor_parallel_size)
+    weights = model.weight_bytes_for(dtype, tensor_parallel_size, quantization)
     activations = activation_bytes(model, tensor_parallel_size, max_num_batched_tokens, max_num_seqs)
     runtime = RUNTIME_BYTES + graph_bytes + _collective_bytes(tensor_parallel_size)
-    per_token = model.kv_bytes_per_token(dtype, tensor_parallel_size) * bytes_of(kv_dtype or dtype) / bytes_of(dtype)
-    block = int(per_token * block_size)
-    blocks = (usable - weights - activations - runtime) // block
+    block = model.kv_bytes_per_token(kv_dtype or dtype, tensor_parallel_size) * block_size
+    blocks = blocks_of(model, hardware, tensor_parallel_size, usable, weights + activations + runtime, block)
+    return MemoryPlan(usable, weights, activations, runtime, block, blocks)
+
+
+def blocks_of(
+    model: ModelSpec, hardware: HardwareProfile, devices: int, usable_bytes: int, taken_bytes: int, block_bytes: int
+) -> int:
+    """KV blocks in what is left; raises :class:`CapacityError` with the numbers if not even a few are."""
+    blocks = (usable_bytes - taken_bytes) // block_bytes
     if blocks < 2:
         raise CapacityError(
-            f"{model.name} does not fit on {tensor_parallel_size} x {hardware.name}: it needs "
-            f"{(weights + activations + runtime) / GIB:.1f} GiB on each device before any KV cache, and "
-            f"{usable / GIB:.1f} GiB are usable; raise --tensor-parallel-size or choose hardware with more memory"
+            f"{model.name} does not fit on {devices} x {hardware.name}: it needs {taken_bytes / GIB:.1f} GiB on each "
+            f"device before any KV cache, and {usable_bytes / GIB:.1f} GiB are usable; raise --tensor-parallel-size, "
+            "choose hardware with more memory or --quantization"
         )
-    return MemoryPlan(usable, weights, activations, runtime, block, blocks)
+    return blocks
 
 
 def reported_memory_bytes(hardware: HardwareProfile) -> int:
     """Memory that the device's driver reports in all, which is less than nominal."""
     return hardware.reported_memory_bytes or int(hardware.memory_bytes * REPORTED_SHARE)
-
-
-def weight_bytes(model: ModelSpec, dtype: str, weight_dtype: str, tensor_parallel_size: int) -> int:
-    """Bytes of weights on one device: the layers' matrices in ``weight_dtype``, all else in ``dtype``."""
-    in_dtype = model.weight_bytes_for(dtype, tensor_parallel_size)
-    saved = bytes_of(dtype) - bytes_of(weight_dtype)
-    if saved == 0:
-        return in_dtype
-    experts = model.moe.num_experts if model.moe else 1
-    quantised = sum(
-        gemm.weights * gemm.count * (experts if gemm.kind == "expert" else 1)
-        for gemm in model.gemms(tensor_parallel_size)
-        if gemm.kind != "head" and gemm.parallel != "none"
-    )
-    return int(in_dtype - quantised * saved)
 
 
 def activation_bytes(

@@ -6,7 +6,7 @@ import numpy as np
 
 from simserve.hardware import Curves, HardwareProfile, PrefillCurves
 from simserve.latency.attention_shape import AttentionShape
-from simserve.latency.lines import Floats, Lines
+from simserve.latency.lines import Floats, Lines, LinesByCount
 from simserve.models import Attention
 
 USUAL_TILE_ROWS = 64
@@ -17,7 +17,8 @@ class PrefillAttention:
 
     def __init__(self, shape: AttentionShape, hardware: HardwareProfile, max_tokens: int) -> None:
         self._shape = shape
-        self._lines: dict[int, Lines] = {}
+        self.lines = LinesByCount(self._new_lines)
+        """Seconds over the tokens already in the cache, by the tokens of a chunk."""
         self.tile_rows = USUAL_TILE_ROWS
         self.launch_s = 0.0
         self._chunks: Curves | None = None
@@ -36,13 +37,6 @@ class PrefillAttention:
             self._chunks = calibration.chunk_attention
             self._chunk_heads = calibration.chunk_heads
             self.launch_s = self._chunks.launch_s
-
-    def lines(self, tokens: int) -> Lines:
-        """Seconds of a chunk of ``tokens`` over the tokens already in the cache."""
-        found = self._lines.get(tokens)
-        if found is None:
-            found = self._lines[tokens] = self._new_lines(tokens)
-        return found
 
     def context_s(self, tiles: int) -> float:
         """Seconds that each cached token costs ``tiles`` tiles of queries in every head, in whole waves."""

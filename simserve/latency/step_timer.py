@@ -8,7 +8,8 @@ so that a step costs a few look-ups however many requests are in the batch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,19 +19,19 @@ from simserve.latency.communication import all_reduce_s
 from simserve.latency.decode_attention import DecodeAttention
 from simserve.latency.elementwise import Elementwise
 from simserve.latency.host import (
-    KERNEL_LAUNCH_S,
     KERNELS_PER_LAYER,
     VLLM_V1,
     HostCosts,
     graph_sizes,
+    launch_s_of,
     padded_tokens,
 )
 from simserve.latency.layers import Layers
 from simserve.latency.lines import Floats
 from simserve.latency.mixed_attention import MixedDecodeAttention
-from simserve.latency.number_formats import bytes_of
+from simserve.latency.number_formats import WeightFormat, plain_format
 from simserve.latency.prefill_attention import PrefillAttention
-from simserve.models import ModelSpec
+from simserve.models import ModelSpec, dtype_bytes_of
 
 SHORT_RUN_STEPS = 24
 """Up to here a list is faster than an array."""
@@ -49,8 +50,8 @@ class StepWork(NamedTuple):
 class StepTimer:
     """Step times of one replica of ``tensor_parallel_size`` devices, in seconds.
 
-    ``dtype`` is that of activations; ``weight_dtype`` and ``kv_dtype`` that of weights and KV cache where they differ
-    (fp8, int8, int4). ``max_tokens`` and ``max_seqs`` bound a step's rows and sampled tokens; asking beyond them raises
+    ``dtype`` is that of activations, and of weights and KV cache unless ``weights`` and ``kv_dtype`` say otherwise.
+    ``max_tokens`` and ``max_seqs`` bound a step's rows and sampled tokens; asking beyond them raises
     ``IndexError``. ``graphs`` tells whether the engine captures graphs, and so pads batches to their sizes.
     """
 
@@ -63,37 +64,38 @@ class StepTimer:
         tensor_parallel_size: int,
         max_tokens: int,
         max_seqs: int,
-        weight_dtype: str | None = None,
+        weights: WeightFormat | None = None,
         kv_dtype: str | None = None,
         host: HostCosts = VLLM_V1,
         graphs: bool = True,
     ) -> None:
         self._layers_count = model.num_layers
         self._host = host
-        layers = Layers(model, hardware, dtype, weight_dtype or dtype, tensor_parallel_size)
+        layers = Layers(model, hardware, dtype, weights or plain_format(dtype), tensor_parallel_size)
         elementwise = Elementwise(model, hardware, tensor_parallel_size)
         sizes = graph_sizes(max_seqs, max_tokens) if graphs else []
         tokens = np.arange(max_tokens + 1, dtype=np.float64)
         seqs = np.arange(max_seqs + 1, dtype=np.float64)
-        message_bytes = tokens * model.hidden_size * bytes_of(dtype)
+        message_bytes = tokens * model.hidden_size * dtype_bytes_of(dtype)
         body = layers.body_s(tokens) + elementwise.body_s(tokens)
         body += (
             2 * model.num_layers * np.where(tokens > 0, all_reduce_s(hardware, tensor_parallel_size, message_bytes), 0)
         )
         body = body[padded_tokens(max_tokens, sizes)]
         eager = tokens > (sizes[-1] if sizes else 0)
-        body = np.where(eager, np.maximum(body, model.num_layers * KERNELS_PER_LAYER * KERNEL_LAUNCH_S), body)
+        launch_s = launch_s_of(hardware, host)
+        body = np.where(eager, np.maximum(body, model.num_layers * KERNELS_PER_LAYER * launch_s), body)
         self._body_s: list[float] = body.tolist()
         self._head_s: list[float] = (layers.head_s(seqs) + elementwise.sampler_s(seqs)).tolist()
         self._body_work = [table.tolist() for table in layers.body_work(tokens)]
         self._head_work = [table.tolist() for table in layers.head_work(seqs)]
         self._kv_bytes = (
-            model.num_layers * 2 * layers.attention.num_kv_heads * model.head_dim * bytes_of(kv_dtype or dtype)
+            model.num_layers * 2 * layers.attention.num_kv_heads * model.head_dim * dtype_bytes_of(kv_dtype or dtype)
         )
         self._flops_per_pair = model.num_layers * layers.attention.decode_flops(1)
         shape = AttentionShape(
             layers.attention,
-            bytes_of(kv_dtype or dtype),
+            dtype_bytes_of(kv_dtype or dtype),
             hardware.peak_flops_for(dtype),
             hardware.bandwidth_bytes_per_s,
             hardware.compute_units or USUAL_COMPUTE_UNITS,
@@ -111,18 +113,25 @@ class StepTimer:
         """
         attended = decode_context_tokens + decodes
         if not chunks:
-            attention_s = self._decode.lines(decodes).at(attended) if decodes else 0.0
-            device_s = self._body_s[decodes] + self._head_s[sampled] + self._layers_count * attention_s
+            by_count = self._decode.lines
+            lines = by_count.known.get(decodes) or by_count.of(decodes)
+            device_s = self._body_s[decodes] + self._head_s[sampled] + self._layers_count * lines.at(attended)
             return self._host.seconds(device_s, decodes)
-        tokens, longest, launch_s = decodes, 0, self._prefill.launch_s
+        prefill = self._prefill
+        launch_s = prefill.launch_s
+        tokens, longest = decodes, 0
         attention_s = launch_s  # one kernel computes all chunks, so that its launch counts once
         for chunk, context in chunks:
             tokens += chunk
-            longest = max(longest, chunk)
-            attention_s += self._prefill.lines(chunk).at(context) - launch_s
+            if chunk > longest:
+                longest = chunk
+            lines = prefill.lines.known.get(chunk) or prefill.lines.of(chunk)
+            attention_s += lines.at(context) - launch_s
         if decodes:
-            idle_tiles = -(-longest // self._prefill.tile_rows) - 1
-            attention_s += self._mixed.lines(decodes).at(attended) + decodes * idle_tiles * self._mixed.idle_s
+            idle_tiles = -(-longest // prefill.tile_rows) - 1
+            by_count = self._mixed.lines
+            lines = by_count.known.get(decodes) or by_count.of(decodes)
+            attention_s += lines.at(attended) + decodes * idle_tiles * self._mixed.idle_s
         device_s = self._body_s[tokens] + self._head_s[sampled] + self._layers_count * attention_s
         return self._host.seconds(device_s, decodes + len(chunks))
 
@@ -130,12 +139,12 @@ class StepTimer:
         """Seconds of each of ``steps`` successive steps of the same ``decodes``, whose contexts grow by one each."""
         if steps <= SHORT_RUN_STEPS:
             fixed_s, layers = self._body_s[decodes] + self._head_s[decodes], self._layers_count
-            attention_s = self._decode.lines(decodes).at_steps(decode_context_tokens + decodes, decodes, steps)
+            attention_s = self._decode.lines.of(decodes).at_steps(decode_context_tokens + decodes, decodes, steps)
             return self._host.few_seconds([fixed_s + layers * each_s for each_s in attention_s], decodes)
         contexts = np.arange(steps, dtype=np.float64)
         contexts *= decodes
         contexts += decode_context_tokens + decodes
-        seconds = self._decode.lines(decodes).at_all(contexts)
+        seconds = self._decode.lines.of(decodes).at_all(contexts)
         seconds *= self._layers_count
         seconds += self._body_s[decodes] + self._head_s[decodes]
         return self._host.all_seconds(seconds, decodes)
@@ -163,3 +172,26 @@ class StepTimer:
         flops = steps * (body_flops + head_flops) + (attended + prefill_pairs) * self._flops_per_pair
         bytes_moved = steps * (body_bytes + head_bytes) + (attended + prefill_kv_tokens) * self._kv_bytes
         return StepWork(float(flops.sum()), float(bytes_moved.sum()))
+
+
+def compiled_step_timer(model: ModelSpec, hardware: HardwareProfile, **options: Any) -> StepTimer:
+    """The :class:`StepTimer` of these arguments, the same one if it was made before: simulations can share it."""
+    return _compiled(model, _Same(hardware), **options)
+
+
+class _Same:
+    """A profile as a key: equal to itself alone, because its curves are not hashable."""
+
+    def __init__(self, profile: HardwareProfile) -> None:
+        self.profile = profile
+
+    def __hash__(self) -> int:
+        return id(self.profile)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.profile is self.profile
+
+
+@lru_cache(maxsize=32)
+def _compiled(model: ModelSpec, hardware: _Same, **options: Any) -> StepTimer:
+    return StepTimer(model, hardware.profile, **options)

@@ -20,8 +20,8 @@ STATUS_NAMES = ("finished", "aborted", "rejected")
 class TokenGaps:
     """Gaps between consecutive tokens of a request, pooled over requests: ``count[i]`` gaps of ``gap_s[i]`` seconds.
 
-    Tokens leave when a step ends, so every request that decodes in two successive steps has the same gap; a run has far
-    fewer distinct gaps than tokens. Not sorted; counts are >= 1.
+    Tokens leave when a step ends, or a while later through a front end, so every request that decodes in two
+    successive steps has the same gap; a run has far fewer distinct gaps than tokens. Not sorted; counts are >= 1.
     """
 
     gap_s: npt.NDArray[np.float64]
@@ -33,8 +33,8 @@ class Records:
     """Columns, one entry per request in order of arrival; times are seconds since the start, NaN if it never came.
 
     ``scheduled_s`` is the start of the first step that worked on the request, ``first_token_s`` and ``finish_s`` are
-    ends of steps; ``cached_tokens`` are prompt tokens found in the prefix cache at first admission, ``output_tokens``
-    those produced.
+    ends of steps or, with a front end, when it had sent these tokens; ``cached_tokens`` are prompt tokens found in the
+    prefix cache at first admission, ``output_tokens`` those produced.
     """
 
     arrival_s: npt.NDArray[np.float64]
@@ -72,11 +72,17 @@ class RunTotals:
     mean_running_requests: float
     flops: float
     bytes_moved: float
+    front_end_busy_s: float = 0.0
+    """For how long the busiest process of the front end worked, 0 where there is none."""
 
 
 @dataclass(frozen=True)
 class RunDescription:
-    """What was simulated, for every output: a prediction names its profile and whether that was calibrated."""
+    """What was simulated, for every output: a prediction names its profile and whether that was calibrated.
+
+    ``dtype`` is that of activations, ``formats`` says in words how weights and KV cache are stored. ``peak_flops`` is
+    that of the fastest format in use.
+    """
 
     model: str
     hardware: str
@@ -94,3 +100,9 @@ class RunDescription:
     dtype: str
     peak_flops: float
     peak_bandwidth_bytes_per_s: float
+    quantization: str | None
+    kv_cache_dtype: str
+    formats: str
+    front_end: str
+    api_server_count: int
+    """Processes of the front end, 0 where there is none."""

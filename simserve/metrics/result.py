@@ -5,22 +5,49 @@ from __future__ import annotations
 import math
 from dataclasses import asdict
 
+from simserve.metrics.bands import Bands
 from simserve.metrics.distribution import Distribution
 from simserve.metrics.records import RunDescription
 from simserve.metrics.summary import Summary, utilisation
 
 Result = dict[str, str | int | float | bool | None]
 
-PEAKS = ("peak_flops", "peak_bandwidth_bytes_per_s")
-"""Fields of a description that are facts of the profile, not of the run."""
+KEY_NAMES = {"TTFT": "ttft", "TPOT": "tpot", "ITL": "itl", "E2E": "e2el"}
+"""Latencies as they are called in keys."""
+
+NOT_LABELS = ("peak_flops", "peak_bandwidth_bytes_per_s", "formats")
+"""Fields of a description that are facts of the profile, not of the run, or say for people what others say."""
 
 
-def result_object(summary: Summary, description: RunDescription) -> Result:
+def result_object(summary: Summary, description: RunDescription, bands: Bands) -> Result:
     """Everything known of a run, ready for JSON: latencies in ms, None for a latency that no request has.
 
-    Holds no date and no wall-clock time: the same run gives the same bytes.
+    A figure that has a band is followed by two more, its key with ``_low`` and ``_high``. Holds no date and no
+    wall-clock time: the same run gives the same bytes.
     """
-    return {**_as_vllm(summary, description), **_latencies(summary), **_own(summary, description)}
+    plain = {**_as_vllm(summary, description), **_latencies(summary)}
+    result: Result = {}
+    for key, value in plain.items():
+        result[key] = value
+        if key in bands.by_key:
+            result[f"{key}_low"], result[f"{key}_high"] = bands.by_key[key].low, bands.by_key[key].high
+    return {**result, **_own(summary, description), "bands": bands.basis}
+
+
+def predicted_figures(summary: Summary) -> dict[str, float | None]:
+    """The figures of a run that its step times decide, under their keys in the result: those that have bands."""
+    return {
+        "duration": summary.totals.duration_s,
+        "request_throughput": summary.request_throughput,
+        "output_throughput": summary.output_throughput,
+        "total_token_throughput": summary.total_token_throughput,
+        **_latencies(summary),
+    }
+
+
+def latency_key(statistic: str, metric: str) -> str:
+    """The key of a latency: ``p99_ttft_ms`` for ("p99", "TTFT"); E2E is called e2el, as by ``vllm bench serve``."""
+    return f"{statistic}_{KEY_NAMES[metric]}_ms"
 
 
 def percentile_name(percent: float) -> str:
@@ -45,18 +72,18 @@ def _as_vllm(summary: Summary, description: RunDescription) -> Result:
     }
 
 
-def _latencies(summary: Summary) -> Result:
-    metrics = {"ttft": summary.ttft, "tpot": summary.tpot, "itl": summary.itl, "e2el": summary.e2e}
-    keys: Result = {}
+def _latencies(summary: Summary) -> dict[str, float | None]:
+    metrics = {"TTFT": summary.ttft, "TPOT": summary.tpot, "ITL": summary.itl, "E2E": summary.e2e}
+    keys: dict[str, float | None] = {}
     for name, values in metrics.items():
         keys |= _latency(name, values, summary.percentiles)
     return keys
 
 
-def _latency(name: str, values: Distribution, percentiles: tuple[float, ...]) -> Result:
+def _latency(name: str, values: Distribution, percentiles: tuple[float, ...]) -> dict[str, float | None]:
     points = {percentile_name(percent): value for percent, value in zip(percentiles, values.at, strict=True)}
     seconds = {"mean": values.mean, "median": values.median, "std": values.std, **points}
-    return {f"{statistic}_{name}_ms": _milliseconds(value) for statistic, value in seconds.items()}
+    return {latency_key(statistic, name): _milliseconds(value) for statistic, value in seconds.items()}
 
 
 def _milliseconds(seconds: float) -> float | None:
@@ -65,7 +92,7 @@ def _milliseconds(seconds: float) -> float | None:
 
 def _own(summary: Summary, description: RunDescription) -> Result:
     totals, used = summary.totals, utilisation(summary.totals, description)
-    labels = {name: value for name, value in asdict(description).items() if name not in PEAKS}
+    labels = {name: value for name, value in asdict(description).items() if name not in NOT_LABELS}
     return {
         **labels,
         "peak_kv_blocks_used": totals.peak_kv_blocks_used,
@@ -77,6 +104,7 @@ def _own(summary: Summary, description: RunDescription) -> Result:
         "compute_utilization": used.compute,
         "bandwidth_utilization": used.bandwidth,
         "busy_fraction": used.busy,
+        "front_end_utilization": used.front_end if description.api_server_count else None,
         "mean_running_requests": totals.mean_running_requests,
         "steps": totals.steps,
         "aborted": summary.aborted,

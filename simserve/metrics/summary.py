@@ -54,13 +54,15 @@ class Utilisation:
     """How much of the hardware a run used, each as a fraction of what was there for ``duration_s``.
 
     ``compute`` and ``bandwidth`` compare the work that the steps needed with the datasheet's peaks, ``busy`` is the
-    share of time in which a step was running, ``kv`` the largest share of KV blocks in use at any step.
+    share of time in which a step was running, ``kv`` the largest share of KV blocks in use at any step, ``front_end``
+    the share of time in which its busiest process worked.
     """
 
     compute: float
     bandwidth: float
     busy: float
     kv: float
+    front_end: float
 
 
 def summarize(records: Records, totals: RunTotals, percentiles: Sequence[float] = DEFAULT_PERCENTILES) -> Summary:
@@ -98,6 +100,7 @@ def utilisation(totals: RunTotals, description: RunDescription) -> Utilisation:
         bandwidth=_ratio(totals.bytes_moved, totals.duration_s * description.peak_bandwidth_bytes_per_s),
         busy=_ratio(totals.busy_s, totals.duration_s),
         kv=_ratio(totals.peak_kv_blocks_used, description.kv_blocks),
+        front_end=_ratio(totals.front_end_busy_s, totals.duration_s),
     )
 
 

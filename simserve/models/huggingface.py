@@ -1,16 +1,17 @@
 """Reading a Hugging Face ``config.json`` into a ModelSpec; the defaults are those of the ``transformers`` library.
 
-What would change a prediction and is not modelled (quantised weights, a sliding window) is refused, never ignored.
+What would change a prediction and is not modelled (a sliding window, a number format) is refused, never ignored.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from simserve.errors import ModelError
+from simserve.models.keys import Keys
+from simserve.models.quantization import Quantization, parse_quantization
 from simserve.models.spec import ModelSpec, MoeSpec
 
 MODEL_DTYPES = ("bfloat16", "float16", "float32")
@@ -23,63 +24,26 @@ def parse_config(config: Mapping[str, Any], *, source: str, name: str, path: Pat
 
     ``source`` names the file in errors. Raises :class:`ModelError` naming the key that is missing or not supported.
     """
-    keys = _Keys(config, source)
+    keys = Keys(config, source)
     build = ARCHITECTURES.get(_architecture(keys))
     if build is None:
         supported = ", ".join(ARCHITECTURES)
         raise keys.error("architectures", f"is {_architecture(keys)!r}, which is not one of {supported}")
     _refuse_unmodelled(keys)
-    return replace(build(keys), name=name, path=path)
+    return replace(build(keys), name=name, path=path, quantization=_quantization(keys))
 
 
-@dataclass(frozen=True)
-class _Keys:
-    """Typed access to a config's keys; a null counts as absent, as it does in transformers."""
-
-    config: Mapping[str, Any]
-    source: str
-
-    def error(self, key: str, problem: str) -> ModelError:
-        return ModelError(f"{self.source}: key '{key}' {problem}")
-
-    def integer(self, key: str, default: int | None = None, minimum: int = 1) -> int:
-        value = self._value(key, default)
-        if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-            raise self.error(key, f"must be a whole number of at least {minimum}, not {value!r}")
-        return value
-
-    def boolean(self, key: str, default: bool | None = None) -> bool:
-        value = self._value(key, default)
-        if not isinstance(value, bool):
-            raise self.error(key, f"must be true or false, not {value!r}")
-        return value
-
-    def text(self, *keys: str) -> str:
-        key = next((key for key in keys if self.config.get(key) is not None), keys[0])
-        value = self._value(key, None)
-        if not isinstance(value, str):
-            raise self.error(key, f"must be a text, not {value!r}")
-        return value
-
-    def _value(self, key: str, default: Any) -> Any:
-        value = self.config.get(key)
-        value = default if value is None else value
-        if value is None:
-            raise self.error(key, "is missing")
-        return value
-
-
-def _llama(keys: _Keys) -> ModelSpec:
+def _llama(keys: Keys) -> ModelSpec:
     bias = keys.boolean("attention_bias", default=False)
     spec = _decoder(keys, num_kv_heads=keys.integer("num_attention_heads"))
     return replace(spec, qkv_bias=bias, output_bias=bias, mlp_bias=keys.boolean("mlp_bias", default=False))
 
 
-def _mistral(keys: _Keys) -> ModelSpec:
+def _mistral(keys: Keys) -> ModelSpec:
     return _decoder(keys)
 
 
-def _mixtral(keys: _Keys) -> ModelSpec:
+def _mixtral(keys: Keys) -> ModelSpec:
     spec = _decoder(keys)
     moe = MoeSpec(
         num_experts=keys.integer("num_local_experts"),
@@ -90,25 +54,25 @@ def _mixtral(keys: _Keys) -> ModelSpec:
     return _with_experts(keys, spec, moe)
 
 
-def _qwen2(keys: _Keys) -> ModelSpec:
+def _qwen2(keys: Keys) -> ModelSpec:
     return replace(_decoder(keys), qkv_bias=True)
 
 
-def _qwen2_moe(keys: _Keys) -> ModelSpec:
+def _qwen2_moe(keys: Keys) -> ModelSpec:
     return _qwen_moe(keys, _qwen2(keys), shared=keys.integer("shared_expert_intermediate_size"))
 
 
-def _qwen3(keys: _Keys) -> ModelSpec:
+def _qwen3(keys: Keys) -> ModelSpec:
     keys.integer("head_dim")  # required here: Qwen3's heads are wider than hidden_size / num_attention_heads
     bias = keys.boolean("attention_bias", default=False)
     return replace(_decoder(keys), qkv_bias=bias, output_bias=bias, qk_norm=True)
 
 
-def _qwen3_moe(keys: _Keys) -> ModelSpec:
+def _qwen3_moe(keys: Keys) -> ModelSpec:
     return _qwen_moe(keys, _qwen3(keys))
 
 
-def _opt(keys: _Keys) -> ModelSpec:
+def _opt(keys: Keys) -> ModelSpec:
     bias = keys.boolean("enable_bias", default=True)
     if not keys.boolean("layer_norm_elementwise_affine", default=True):
         raise keys.error("layer_norm_elementwise_affine", "is false, which is not supported")
@@ -132,7 +96,7 @@ def _opt(keys: _Keys) -> ModelSpec:
     )
 
 
-ARCHITECTURES: dict[str, Callable[[_Keys], ModelSpec]] = {
+ARCHITECTURES: dict[str, Callable[[Keys], ModelSpec]] = {
     "LlamaForCausalLM": _llama,
     "MistralForCausalLM": _mistral,
     "MixtralForCausalLM": _mixtral,
@@ -145,7 +109,7 @@ ARCHITECTURES: dict[str, Callable[[_Keys], ModelSpec]] = {
 
 
 def _decoder(
-    keys: _Keys,
+    keys: Keys,
     *,
     num_kv_heads: int | None = None,
     intermediate_key: str = "intermediate_size",
@@ -176,14 +140,15 @@ def _decoder(
     )
 
 
-def _qwen_moe(keys: _Keys, spec: ModelSpec, shared: int = 0) -> ModelSpec:
+def _qwen_moe(keys: Keys, spec: ModelSpec, shared: int = 0) -> ModelSpec:
     step = keys.integer("decoder_sparse_step", default=1)
     dense_only = keys.config.get("mlp_only_layers") or []
     if not isinstance(dense_only, list):
         raise keys.error("mlp_only_layers", f"must be a list of layer numbers, not {dense_only!r}")
     sparse = tuple(i for i in range(spec.num_layers) if i not in dense_only and (i + 1) % step == 0)
     moe = MoeSpec(
-        num_experts=keys.integer("num_experts"),
+        # transformers 5 writes Mixtral's name for it.
+        num_experts=keys.integer("num_local_experts" if "num_local_experts" in keys.config else "num_experts"),
         experts_per_token=keys.integer("num_experts_per_tok"),
         expert_intermediate_size=keys.integer("moe_intermediate_size"),
         sparse_layers=sparse,
@@ -192,21 +157,21 @@ def _qwen_moe(keys: _Keys, spec: ModelSpec, shared: int = 0) -> ModelSpec:
     return _with_experts(keys, spec, moe)
 
 
-def _with_experts(keys: _Keys, spec: ModelSpec, moe: MoeSpec) -> ModelSpec:
+def _with_experts(keys: Keys, spec: ModelSpec, moe: MoeSpec) -> ModelSpec:
     if moe.experts_per_token > moe.num_experts:
         problem = f"is {moe.experts_per_token}, more than the {moe.num_experts} experts there are"
         raise keys.error("num_experts_per_tok", problem)
     return replace(spec, moe=moe)
 
 
-def _architecture(keys: _Keys) -> str:
+def _architecture(keys: Keys) -> str:
     names = keys.config.get("architectures")
     if not isinstance(names, list) or len(names) != 1 or not isinstance(names[0], str):
         raise keys.error("architectures", f"must be a list with the one name of the model's class, not {names!r}")
     return names[0]
 
 
-def _dtype(keys: _Keys) -> str:
+def _dtype(keys: Keys) -> str:
     # transformers 5 writes "dtype" where earlier versions wrote "torch_dtype".
     dtype = keys.text("torch_dtype", "dtype")
     if dtype not in MODEL_DTYPES:
@@ -214,7 +179,7 @@ def _dtype(keys: _Keys) -> str:
     return dtype
 
 
-def _max_model_len(keys: _Keys) -> int:
+def _max_model_len(keys: Keys) -> int:
     """Longest sequence, as vLLM derives it: some rotary scalings stretch it, Llama 3's is in the config already."""
     trained_tokens = keys.integer("max_position_embeddings")
     scaling = keys.config.get("rope_scaling") or keys.config.get("rope_parameters") or {}
@@ -227,13 +192,20 @@ def _max_model_len(keys: _Keys) -> int:
     if not isinstance(factor, int | float) or factor <= 0:
         raise keys.error("rope_scaling.factor", f"must be a positive number, not {factor!r}")
     if kind == "yarn":
-        trained_tokens = _Keys(scaling, keys.source).integer("original_max_position_embeddings", trained_tokens)
+        trained_tokens = Keys(scaling, keys.source).integer("original_max_position_embeddings", trained_tokens)
     return int(trained_tokens * factor)
 
 
-def _refuse_unmodelled(keys: _Keys) -> None:
-    if keys.config.get("quantization_config") is not None:
-        raise keys.error("quantization_config", "is set: quantised weights are not supported, use the original model")
+def _quantization(keys: Keys) -> Quantization | None:
+    content = keys.config.get("quantization_config")
+    if content is None:
+        return None
+    if not isinstance(content, Mapping):
+        raise keys.error("quantization_config", f"must be an object or null, not {content!r}")
+    return parse_quantization(Keys(content, f"{keys.source}, quantization_config"))
+
+
+def _refuse_unmodelled(keys: Keys) -> None:
     window = keys.config.get("sliding_window")
     # Qwen's configs state a window and switch it off; Mistral's have no switch.
     in_use = keys.boolean("use_sliding_window", default="use_sliding_window" not in keys.config)

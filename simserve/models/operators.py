@@ -41,6 +41,11 @@ class Gemm:
         """Elements of B and of the bias, one layer."""
         return self.weights + (self.n if self.bias else 0)
 
+    @property
+    def quantisable(self) -> bool:
+        """Whether quantisation touches it: lm_head, router and projections around the layers keep their precision."""
+        return self.kind != "head" and self.parallel != "none"
+
     def flops(self, m: int) -> int:
         """FLOPs of one call on m rows: 2·m·n·k."""
         return 2 * m * self.n * self.k

@@ -8,6 +8,7 @@ from typing import Literal
 
 from simserve.errors import ModelError
 from simserve.models.operators import Attention, Gemm
+from simserve.models.quantization import Quantization
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "fp8": 1, "int8": 1}
 
@@ -62,6 +63,8 @@ class ModelSpec:
     norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
     final_norm: bool = True
     moe: MoeSpec | None = None
+    quantization: Quantization | None = None
+    """How the checkpoint stores the layers' matrices; None: in ``dtype``, as everything else."""
     path: Path | None = None
     """The folder of the config.json, where a tokenizer.json may lie too."""
 
@@ -86,12 +89,26 @@ class ModelSpec:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of the whole model's weights in its own dtype."""
-        return self.weight_bytes_for()
+        """Bytes of the whole model's weights as they were published."""
+        return self.weight_bytes_for(quantization=self.quantization)
 
-    def weight_bytes_for(self, dtype: str | None = None, tensor_parallel_size: int = 1) -> int:
-        """Bytes of weights that ONE of ``tensor_parallel_size`` devices holds; norms and the router are on each."""
-        return self._parameters(tensor_parallel_size) * dtype_bytes_of(dtype or self.dtype)
+    def weight_bytes_for(
+        self, dtype: str | None = None, tensor_parallel_size: int = 1, quantization: Quantization | None = None
+    ) -> int:
+        """Bytes of weights that ONE of ``tensor_parallel_size`` devices holds; norms and the router are on each.
+
+        All are in ``dtype`` (the model's own) but for the layers' matrices where there is a ``quantization``.
+        """
+        parameter_bytes = dtype_bytes_of(dtype or self.dtype)
+        total = self._parameters(tensor_parallel_size) * parameter_bytes
+        if quantization is None:
+            return total
+        quantised = sum(
+            gemm.weights * gemm.count * self._copies(gemm)
+            for gemm in self.gemms(tensor_parallel_size)
+            if gemm.quantisable
+        )
+        return int(total - quantised * (parameter_bytes - quantization.bytes_per_weight))
 
     def kv_bytes_per_token(self, dtype: str | None = None, tensor_parallel_size: int = 1) -> int:
         """Bytes of K and V for one token, all layers, on one device: 2·layers·kv_heads·head_dim·bytes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from simserve.scheduling.numbered_kv_cache import NumberedKVCache
 from simserve.scheduling.orca import Orca
 from simserve.scheduling.plan import PrefillChunk, Stall, StepPlan
 from simserve.scheduling.request import Request, Status
@@ -23,6 +24,6 @@ POLICIES: dict[str, type[Scheduler]] = {
 """Scheduling policies by the name that ``--policy`` takes."""
 
 __all__ = [
-    "POLICIES", "Options", "PrefillChunk", "Request", "Scheduler", "SchedulerLimits", "Stall", "Status", "StepPlan",
-    "VllmV1", "VllmV1Priority",
+    "POLICIES", "NumberedKVCache", "Options", "PrefillChunk", "Request", "Scheduler", "SchedulerLimits", "Stall",
+    "Status", "StepPlan", "VllmV1", "VllmV1Priority",
 ]  # fmt: skip

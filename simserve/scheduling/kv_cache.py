@@ -18,10 +18,13 @@ class BlockRun:
     """``blocks`` KV blocks with one fate. ``key`` is the unit they hold, None if nobody could ask for them.
 
     ``owner_blocks`` is for what a preempted request left behind: how many of its blocks, counted from the first, are
-    full; reusing takes the last ones first, so what is left of the run is still the beginning.
+    full; reusing takes the last ones first, so what is left of the run is still the beginning. ``pages`` are the
+    blocks' numbers, where they have any.
     """
 
-    __slots__ = ("blocks", "holders", "key", "owner_blocks")
+    __slots__ = ("blocks", "holders", "key", "owner_blocks", "pages")
+
+    pages: list[int]
 
     def __init__(self, blocks: int, key: Hashable = None, holders: int = 0, owner_blocks: int = 0) -> None:
         self.blocks = blocks
@@ -58,7 +61,14 @@ class KVCache:
         """Blocks that hold ``tokens`` tokens."""
         return -(-tokens // self.block_size)
 
-    def find_prefix(self, request: Request) -> list[BlockRun]:
+    def find(self, request: Request) -> PrefixHit:
+        """What a waiting ``request`` finds of itself."""
+        if not request.units and request.left_behind is None:
+            return NOTHING_FOUND
+        runs = self._find_prefix(request)
+        return PrefixHit(runs, self._left_behind(request, sum(run.blocks for run in runs)))
+
+    def _find_prefix(self, request: Request) -> list[BlockRun]:
         """The longest run of cached units that ``request`` begins with, short of its last known token.
 
         One token is always left to compute, because something must be sampled from.
@@ -79,7 +89,7 @@ class KVCache:
         """Whether some of these cached units are there more than once, so that another may come to light."""
         return any(len(self._cached[run.key]) > 1 for run in runs)
 
-    def left_behind(self, request: Request, unit_blocks: int) -> int:
+    def _left_behind(self, request: Request, unit_blocks: int) -> int:
         """Blocks of its own that a preempted ``request`` finds again behind ``unit_blocks`` blocks of units."""
         run = request.left_behind
         if run is None or unit_blocks != request.total_unit_blocks(self.block_size):
@@ -94,11 +104,12 @@ class KVCache:
         """
         if self.blocks_for(reserve_tokens) - hit.held_blocks + keep_free > self.free_blocks:
             return False
-        for run in hit.runs:
-            if run.holders == 0:
-                self._unqueue(run)
-            run.holders += 1
-        request.unit_runs = hit.runs
+        if hit.runs:
+            for run in hit.runs:
+                if run.holders == 0:
+                    self._unqueue(run)
+                run.holders += 1
+            request.unit_runs = hit.runs
         if request.left_behind is not None:
             self._reclaim(request.left_behind, hit.own_blocks)
             request.left_behind = None
@@ -109,6 +120,11 @@ class KVCache:
         """Hand out the ``blocks`` least recently used free blocks (there must be so many); forget what they held."""
         self.free_blocks -= blocks
         queue = self._queue
+        if len(queue) == 1:
+            only = self._newest
+            if only.key is None and only.blocks > blocks:
+                only.blocks -= blocks
+                return
         while blocks > 0:
             oldest = next(iter(queue))
             if oldest.key is not None:
@@ -146,11 +162,8 @@ class KVCache:
         if own > 0:
             self.free_blocks += own
             # Blocks of a unit that was not complete hold nothing that could be asked for.
-            if may_return and full > 0 and self.prefix_caching and units == request.total_unit_blocks(self.block_size):
-                request.left_behind = BlockRun(own, owner_blocks=full)
-                self._enqueue(request.left_behind)
-            else:
-                self._enqueue_nameless(own)
+            findable = may_return and self.prefix_caching and units == request.total_unit_blocks(self.block_size)
+            self._give_back(request, own, full if findable else 0)
         if request.unit_runs:
             for run in reversed(request.unit_runs):
                 run.holders -= 1
@@ -159,6 +172,23 @@ class KVCache:
                     self._enqueue(run)
             request.unit_runs = []
         request.allocated_tokens = 0
+
+    def forget_prefixes(self) -> None:
+        """Let nobody find what has been computed so far; whoever holds it keeps it."""
+        for twins in self._cached.values():
+            for run in twins:
+                run.key = None
+        self._cached.clear()
+        self.version += 1
+
+    def _give_back(self, request: Request, own: int, findable: int) -> BlockRun:
+        """Queue ``own`` blocks, the last of ``request``; it will find the first ``findable`` of them if it returns."""
+        if findable > 0:
+            run = request.left_behind = BlockRun(own, owner_blocks=findable)
+            self._enqueue(run)
+            return run
+        self._enqueue_nameless(own)
+        return self._newest
 
     def _enqueue(self, run: BlockRun) -> None:
         self._queue[run] = None
@@ -199,22 +229,21 @@ class KVCache:
 
 
 class PrefixHit:
-    """What a waiting request finds of itself in the cache: units, and blocks of its own from before a preemption."""
+    """What a waiting request finds of itself in the cache: units, and blocks of its own from before a preemption.
+
+    ``held_blocks`` of the ``blocks`` are held by others already, so that they need not come from the free ones.
+    """
 
     __slots__ = ("blocks", "held_blocks", "own_blocks", "runs")
 
-    def __init__(self, cache: KVCache, request: Request) -> None:
+    def __init__(self, runs: list[BlockRun], own_blocks: int = 0) -> None:
+        self.runs = runs
+        self.own_blocks = self.blocks = own_blocks
         self.held_blocks = 0
-        """Blocks that others hold already, so that they need not come from the free ones."""
-        if not request.units and request.left_behind is None:
-            self.runs: list[BlockRun] = []
-            self.blocks = self.own_blocks = 0
-            return
-        self.runs = cache.find_prefix(request)
-        units = 0
-        for run in self.runs:
-            units += run.blocks
+        for run in runs:
+            self.blocks += run.blocks
             if run.holders:
                 self.held_blocks += run.blocks
-        self.own_blocks = cache.left_behind(request, units) if request.left_behind is not None else 0
-        self.blocks = units + self.own_blocks
+
+
+NOTHING_FOUND = PrefixHit([])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from simserve.scheduling.kv_cache import PrefixHit
 from simserve.scheduling.plan import StepPlan
 from simserve.scheduling.scheduler import Options, Scheduler
 
@@ -28,6 +27,6 @@ class Orca(Scheduler):
             longest = tokens + request.output_tokens
             if tokens > budget:
                 return
-            if not self.admit(plan, request, PrefixHit(self.blocks, request), tokens, longest, allocate=True):
+            if not self.admit(plan, request, self.blocks.find(request), tokens, longest, allocate=True):
                 return
             budget -= tokens

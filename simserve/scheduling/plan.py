@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from simserve.scheduling.request import Request
 
@@ -59,13 +60,13 @@ class StepPlan:
         self.num_sampled_chunks = 0
         self.num_decodes = 0
         self.decode_context_tokens = 0
-        self.decodes: list[Request] = []
+        self.decodes: Sequence[Request] = ()
         self.returning: list[Request] = []
         self.pausing: list[Request] = []
         self.preempted: list[Request] = []
         self.decodes_wait = False
         self.stalling: Stall | None = None
-        self.resuming: list[Stall] = []
+        self.resuming: Sequence[Stall] = ()
         self.padding = 0
         self.repeat = 1
 
@@ -96,7 +97,7 @@ class StepPlan:
     @property
     def sampled(self) -> list[Request]:
         """Requests that get a token from this step, if ``decodes`` were asked for."""
-        return self.decodes + [chunk.request for chunk in self.chunks if chunk.samples]
+        return [*self.decodes, *(chunk.request for chunk in self.chunks if chunk.samples)]
 
     def __repr__(self) -> str:
         return (

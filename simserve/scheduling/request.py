@@ -21,6 +21,11 @@ class Status(Enum):
     ABORTED = "aborted"
 
 
+# Needed for every request, and a member of an enumeration is slow to look up.
+WAITING, RUNNING, PREEMPTED, FINISHED, ABORTED = Status
+NAN = math.nan
+
+
 class Request:
     """One sequence to prefill and decode.
 
@@ -58,24 +63,14 @@ class Request:
         self.units = units
         self.unit_tokens = unit_tokens
         self.priority = priority
-        self.status = Status.WAITING
-        self.computed_tokens = 0
-        self.allocated_tokens = 0
-        self.produced_tokens = 0
-        self.cached_tokens = 0
-        self.preemptions = 0
-        self.number = 0
-        self.admission = 0
+        self.status = WAITING
+        self.computed_tokens = self.allocated_tokens = self.produced_tokens = self.cached_tokens = 0
+        self.preemptions = self.number = self.admission = 0
         self.decode_offset: int | None = None
-        self.last_step = -1
-        self.joined_step = -1
-        self.returned_step = -1
+        self.last_step = self.joined_step = self.returned_step = -1
         self.unit_runs: list[BlockRun] = []
         self.left_behind: BlockRun | None = None
-        self.scheduled_s = math.nan
-        self.first_token_s = math.nan
-        self.last_token_s = math.nan
-        self.finish_s = math.nan
+        self.scheduled_s = self.first_token_s = self.last_token_s = self.finish_s = NAN
 
     @property
     def known_tokens(self) -> int:

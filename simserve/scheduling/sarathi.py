@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from simserve.scheduling.kv_cache import PrefixHit
 from simserve.scheduling.plan import StepPlan
 from simserve.scheduling.scheduler import Options, Scheduler
 
@@ -39,6 +38,6 @@ class Sarathi(Scheduler):
             request = self.waiting.peek()
             known = request.known_tokens
             tokens = min(known, budget)
-            if not self.admit(plan, request, PrefixHit(self.blocks, request), tokens, known, allocate=True):
+            if not self.admit(plan, request, self.blocks.find(request), tokens, known, allocate=True):
                 return
             budget -= tokens

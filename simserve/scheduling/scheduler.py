@@ -15,8 +15,9 @@ from typing import ClassVar
 from simserve.errors import RequestError
 from simserve.scheduling.decode_set import DecodeSet
 from simserve.scheduling.kv_cache import KVCache, PrefixHit
+from simserve.scheduling.numbered_kv_cache import NumberedKVCache
 from simserve.scheduling.plan import PrefillChunk, Stall, StepPlan
-from simserve.scheduling.request import Request, Status
+from simserve.scheduling.request import ABORTED, FINISHED, PREEMPTED, RUNNING, WAITING, Request, Status
 from simserve.scheduling.waiting import FcfsQueue, WaitingQueue
 
 Options = Mapping[str, bool | int | float | str | None]
@@ -69,7 +70,7 @@ class Scheduler(ABC):
 
     def __init__(self, limits: SchedulerLimits) -> None:
         self.limits = limits
-        self.blocks = KVCache(limits.num_blocks, limits.block_size, limits.prefix_caching)
+        self.blocks: KVCache = KVCache(limits.num_blocks, limits.block_size, limits.prefix_caching)
         self.waiting: WaitingQueue = FcfsQueue()
         self.running: OrderedDict[Hashable, Request] = OrderedDict()
         self.most_tokens = min(limits.max_model_len, self.blocks.usable_blocks * limits.block_size)
@@ -91,11 +92,23 @@ class Scheduler(ABC):
         self._head_failed: tuple[Request, int] | None = None
         self._head_may_change = False
         self._stalls: list[Stall] = []
+        self._stalled_step = -2
+        """The last step in which all decodes waited."""
         self._completed = -1
 
     @abstractmethod
     def plan(self, plan: StepPlan) -> None:
         """Decide what step ``plan.index`` computes: the one thing that a policy must do."""
+
+    def number_blocks(self) -> NumberedKVCache:
+        """Have the KV blocks numbered, for an engine that computes what is in them; no decision changes by it.
+
+        Call it before the first request comes.
+        """
+        limits = self.limits
+        numbered = NumberedKVCache(limits.num_blocks, limits.block_size, limits.prefix_caching)
+        self.blocks = numbered
+        return numbered
 
     @property
     def has_requests(self) -> bool:
@@ -124,7 +137,7 @@ class Scheduler(ABC):
         """Forget a request and free its blocks at once; None if it has ended already."""
         request = self._requests.get(request_id)
         if request is not None:
-            self._end(request, Status.ABORTED)
+            self._end(request, ABORTED)
         return request
 
     def schedule(self, most_repeats: int = 1, list_decodes: bool = False) -> StepPlan:
@@ -133,9 +146,8 @@ class Scheduler(ABC):
         Where nothing can happen for a while, the plan stands for up to ``most_repeats`` steps: run as many of them as
         you like and tell :meth:`settle` how many, before you call anything but :meth:`add`.
         """
-        step = self.steps
+        step, decoding = self.steps, self._decoding
         plan = StepPlan(step)
-        decoding = self._decoding
         if step - 1 - decoding.stalled_steps in decoding.ends:
             self._retire(step - 1)
         self.plan(plan)
@@ -143,26 +155,29 @@ class Scheduler(ABC):
             self._stall(plan)
         else:
             self._count_decodes(plan)
-        if not plan.chunks:
-            if plan.num_decodes == 0:
-                return plan
-            if most_repeats > 1 and self._is_quiet(plan):
-                plan.repeat = self._quiet_steps(most_repeats)
         if list_decodes and not plan.decodes_wait:
             plan.decodes = [request for request in self.running.values() if request.decode_offset is not None]
-        for chunk in plan.chunks:
-            if chunk.samples:
-                self._begin_to_decode(chunk.request)
+        if plan.chunks:
+            for chunk in plan.chunks:
+                if chunk.samples:
+                    self._begin_to_decode(chunk.request)
+        elif plan.num_decodes == 0:
+            return plan
+        elif most_repeats > 1 and self._is_quiet(plan):
+            plan.repeat = self._quiet_steps(most_repeats)
         self.steps = step + 1
-        if self.blocks.free_blocks < self.least_free_blocks:
-            self.least_free_blocks = self.blocks.free_blocks
+        free_blocks = self.blocks.free_blocks
+        if free_blocks < self.least_free_blocks:
+            self.least_free_blocks = free_blocks
         return plan
 
     def settle(self, plan: StepPlan, steps: int) -> None:
         """``plan``, the last one scheduled, is run for ``steps`` steps, at most its ``repeat``."""
         if steps > 1:
             if not self.reserves_answers:
-                self.blocks.take(self._decoding.blocks_needed_over(self.steps, steps - 1))
+                blocks = self._decoding.blocks_needed_over(self.steps, steps - 1)
+                if blocks:
+                    self.blocks.take(blocks)
             self.steps += steps - 1
             if self.blocks.free_blocks < self.least_free_blocks:
                 self.least_free_blocks = self.blocks.free_blocks
@@ -177,17 +192,17 @@ class Scheduler(ABC):
         self._completed = last_step
         if last_step - self._decoding.stalled_steps in self._decoding.ends:
             self._retire(last_step)
-        finished = self._ending.pop(last_step, None) or []
-        if not finished and not ended:
-            return finished
+        if not ended and last_step not in self._ending:
+            return []
+        finished = self._ending.pop(last_step, [])
         for request in ended:
             if request.request_id in self._requests and request not in finished:
                 finished.append(request)
         if len(finished) > 1:
             finished.sort(key=_by_admission)
-        finished = [request for request in finished if request.status is not Status.ABORTED]
+        finished = [request for request in finished if request.status is not ABORTED]
         for request in finished:
-            self._end(request, Status.FINISHED)
+            self._end(request, FINISHED)
         return finished
 
     @property
@@ -228,9 +243,9 @@ class Scheduler(ABC):
         self._admissions += 1
         request.admission = self._admissions
         hit_tokens = hit.blocks * self.limits.block_size
-        if request.status is Status.WAITING:
+        if request.status is WAITING:
             request.cached_tokens = hit_tokens
-        request.status = Status.RUNNING
+        request.status = RUNNING
         request.computed_tokens = hit_tokens
         self._prefilling.append(request)
         self.compute(plan, request, tokens)
@@ -277,7 +292,7 @@ class Scheduler(ABC):
         elif victim in self._prefilling:
             self._prefilling.remove(victim)
         self._release(victim, may_return=True, unhashed_tokens=unhashed)
-        victim.status = Status.PREEMPTED
+        victim.status = PREEMPTED
         victim.computed_tokens = 0
         victim.preemptions += 1
         self.waiting.push_front(victim)
@@ -285,8 +300,10 @@ class Scheduler(ABC):
 
     def _count_decodes(self, plan: StepPlan) -> None:
         """Everybody in the decode set gets a token."""
-        plan.num_decodes = self._decoding.count
-        plan.decode_context_tokens = self._decoding.context_tokens(plan.index)
+        decoding = self._decoding
+        if decoding.count:
+            plan.num_decodes = decoding.count
+            plan.decode_context_tokens = decoding.context_tokens(plan.index)
         if self._stalls:
             plan.resuming = [stall for stall in self._stalls if stall.count]
             self._stalls = []
@@ -297,6 +314,7 @@ class Scheduler(ABC):
         if count:
             plan.stalling = Stall(plan.index, count)
             self._stalls.append(plan.stalling)
+        self._stalled_step = plan.index
         self._decoding.stall()
 
     def _leave(self, request: Request, step: int) -> Stall | None:
@@ -309,9 +327,13 @@ class Scheduler(ABC):
         return None
 
     def _unhashed_tokens(self, request: Request, *, served: bool = False) -> int:
+        """1 if the token that ``request`` computed last was still being sampled when its step was planned, else 0."""
         last_step = self.steps if served else self.steps - 1
         in_flight = self._completed < self.steps - 1
-        return int(in_flight and request.joined_step <= last_step and request.returned_step != last_step)
+        if not in_flight or request.joined_step > last_step or request.returned_step == last_step:
+            return 0
+        had_waited = request.joined_step <= self._stalled_step and self._stalled_step >= last_step - 1
+        return int(not had_waited)
 
     def _release(self, request: Request, *, may_return: bool = False, unhashed_tokens: int = 0) -> None:
         self.blocks.free(request, may_return=may_return, unhashed_tokens=unhashed_tokens)
@@ -332,7 +354,7 @@ class Scheduler(ABC):
     def _end(self, request: Request, status: Status) -> None:
         del self._requests[request.request_id]
         unhashed = 0
-        if request.status is Status.RUNNING:
+        if request.status is RUNNING:
             del self.running[request.request_id]
             if request.decode_offset is not None:
                 unhashed = self._unhashed_tokens(request)

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from simserve.scheduling.kv_cache import PrefixHit
 from simserve.scheduling.plan import StepPlan
-from simserve.scheduling.request import Request, Status
+from simserve.scheduling.request import RUNNING, Request, Status
 from simserve.scheduling.scheduler import Options, Scheduler, SchedulerLimits
 from simserve.scheduling.waiting import FcfsQueue
 
@@ -125,7 +125,7 @@ class SGLang(Scheduler):
         promised += sum(self._most_new_tokens(chunk.request) for chunk in plan.chunks if chunk.samples)
         while self._line and budget > 0:
             request = self._line.peek()
-            hit = PrefixHit(self.blocks, request)
+            hit = self.blocks.find(request)
             tokens = request.known_tokens - hit.blocks * limits.block_size
             if not self._fits(request, hit, tokens, promised):
                 self._full = True
@@ -160,7 +160,7 @@ class SGLang(Scheduler):
                 excess += max(more, 0)
                 if more > 0:
                     continue
-            elif request.status is Status.RUNNING:
+            elif request.status is RUNNING:
                 continue  # its prompt is in progress
             del self._long[request]
         return self._decoding.remaining_tokens(step) - excess
@@ -170,7 +170,7 @@ class SGLang(Scheduler):
         keys: dict[Request, int] = {}
         seen: set[Hashable] = set()
         for request in self._line:
-            cached = PrefixHit(self.blocks, request).blocks * self.limits.block_size
+            cached = self.blocks.find(request).blocks * self.limits.block_size
             units = list(request.unit_blocks(self.limits.block_size))
             if cached <= TWIN_TOKENS:
                 if self._shared_tokens(units, seen) >= TWIN_TOKENS:
@@ -221,7 +221,7 @@ class SGLang(Scheduler):
             self.new_token_ratio.set_to(expected / sum(request.output_tokens for request in left))
 
     def _end(self, request: Request, status: Status) -> None:
-        self._shrunk = self._shrunk or request.status is Status.RUNNING
+        self._shrunk = self._shrunk or request.status is RUNNING
         super()._end(request, status)
 
     def _is_quiet(self, plan: StepPlan) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from simserve.scheduling.kv_cache import PrefixHit
 from simserve.scheduling.plan import StepPlan
 from simserve.scheduling.request import Request
 from simserve.scheduling.scheduler import Options, Scheduler, SchedulerLimits
@@ -43,7 +42,7 @@ class Static(Scheduler):
         self._row_tokens = max(request.input_tokens for request in batch)
         longest = self._row_tokens + max(request.output_tokens for request in batch)
         for request in batch:
-            self.admit(plan, request, PrefixHit(self.blocks, request), request.input_tokens, longest, allocate=True)
+            self.admit(plan, request, self.blocks.find(request), request.input_tokens, longest, allocate=True)
         for chunk in plan.chunks:
             plan.prefill_tokens += self._row_tokens - chunk.tokens
             chunk.tokens = self._row_tokens

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from simserve.scheduling.kv_cache import PrefixHit
 from simserve.scheduling.plan import StepPlan
 from simserve.scheduling.scheduler import Options, Scheduler
 
@@ -35,7 +34,7 @@ class VllmV0(Scheduler):
         budget = self.limits.max_num_batched_tokens
         while self.waiting and not self.admission_is_blocked:
             request = self.waiting.peek()
-            hit = PrefixHit(self.blocks, request)
+            hit = self.blocks.find(request)
             tokens = request.known_tokens - hit.blocks * self.limits.block_size
             if tokens > budget or not self.admit(plan, request, hit, tokens, request.known_tokens):
                 return

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from simserve.scheduling.kv_cache import PrefixHit
 from simserve.scheduling.plan import StepPlan
 from simserve.scheduling.request import Request
 from simserve.scheduling.scheduler import Options, Scheduler, SchedulerLimits
@@ -173,7 +172,7 @@ class VllmV1(Scheduler):
         limits = self.limits
         while self.waiting and budget > 0 and not self.admission_is_blocked:
             request = self.waiting.peek()
-            hit = PrefixHit(self.blocks, request)
+            hit = self.blocks.find(request)
             hit_tokens = hit.blocks * limits.block_size
             tokens = self._wanted(request, hit_tokens)
             if tokens > budget:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import orjson
 
-from simserve.engines.base import RequestTiming
-from simserve.server.generation import Choice, Plan
+from simserve.server.plans import Piece, Plan
+from simserve.server.streams import Answer, Ended
 
 DONE = b"data: [DONE]\n\n"
+STILL_GOING_ON: Mapping[str, object] = {"finish_reason": None}
 
 
 @dataclass(frozen=True)
@@ -42,16 +44,16 @@ def usage(prompt_tokens: int, completion_tokens: int, cached_tokens: int | None 
     return counts
 
 
-def final_usage(plan: Plan, timings: Sequence[RequestTiming | None]) -> dict[str, object]:
+def final_usage(plan: Plan, ended: Sequence[Ended]) -> dict[str, object]:
     """Usage of a finished answer; of several choices of one prompt, the first decides what was cached."""
-    firsts = timings[:: len(plan.choices) // plan.prompts]
-    cached = sum(timing.cached_tokens for timing in firsts if timing is not None)
-    return usage(plan.prompt_tokens, plan.output_tokens, cached)
+    firsts = ended[:: len(plan.choices) // plan.prompts]
+    cached = sum(one.timing.cached_tokens for one in firsts if one.timing is not None)
+    return usage(plan.prompt_tokens, sum(one.tokens for one in ended), cached)
 
 
-def timing_headers(timings: Sequence[RequestTiming | None]) -> dict[str, str]:
-    """Simulated time to the first token and to the end, in milliseconds: of several choices, the slowest's."""
-    known = [timing for timing in timings if timing is not None]
+def timing_headers(ended: Sequence[Ended]) -> dict[str, str]:
+    """The engine's time to the first token and to the end, in milliseconds: of several choices, the slowest's."""
+    known = [one.timing for one in ended if one.timing is not None]
     if not known:
         return {}
     ttft_s = max(timing.first_token_s - timing.arrival_s for timing in known)
@@ -59,21 +61,26 @@ def timing_headers(timings: Sequence[RequestTiming | None]) -> dict[str, str]:
     return {"x-simserve-ttft-ms": f"{ttft_s * 1e3:.3f}", "x-simserve-e2e-ms": f"{e2e_s * 1e3:.3f}"}
 
 
-def whole_body(envelope: Envelope, plan: Plan, timings: Sequence[RequestTiming | None]) -> bytes:
+def whole_body(envelope: Envelope, plan: Plan, answers: Sequence[Answer]) -> bytes:
     """The body of an answer that is not streamed."""
     body = envelope.fields(chunk=False)
-    body["choices"] = [_whole_choice(choice, chat=envelope.chat) for choice in plan.choices]
-    body["usage"] = final_usage(plan, timings)
+    body["choices"] = [_whole_choice(answer, chat=envelope.chat) for answer in answers]
+    body["usage"] = final_usage(plan, answers)
     return orjson.dumps(body)
 
 
-def _whole_choice(choice: Choice, *, chat: bool) -> dict[str, object]:
-    body: dict[str, object] = {"index": choice.index}
-    if chat:
-        body["message"] = {"role": "assistant", "content": choice.text, "refusal": None}
-    else:
-        body["text"] = choice.text
-    return body | {"logprobs": None, "finish_reason": choice.finish_reason}
+def _whole_choice(answer: Answer, *, chat: bool) -> dict[str, object]:
+    said: dict[str, object] = (
+        {"message": {"role": "assistant", "content": answer.text, "refusal": None}} if chat else {"text": answer.text}
+    )
+    reasons = _reasons(answer.finish_reason, answer.stop_reason)
+    return {"index": answer.index, **said, "logprobs": answer.logprobs, **reasons}
+
+
+def _reasons(finish_reason: str | None, stop_reason: str | int | None) -> dict[str, object]:
+    """vLLM's ``stop_reason``, what ended the answer, only where there is one: OpenAI has no such field."""
+    reasons: dict[str, object] = {"finish_reason": finish_reason}
+    return reasons if stop_reason is None else {**reasons, "stop_reason": stop_reason}
 
 
 class ChunkWriter:
@@ -83,26 +90,38 @@ class ChunkWriter:
         self._envelope = envelope
         self._index = index
         marker = "\x00"
-        frame = self._frame({"content": marker} if envelope.chat else marker, None)
+        frame = self._frame({"content": marker} if envelope.chat else marker)
         self._head, self._tail = frame.split(orjson.dumps(marker))
 
     def opening(self) -> bytes:
         """The frame that says who speaks (chat only); to be sent with the first token, never before it."""
-        return self._frame({"role": "assistant", "content": ""}, None) if self._envelope.chat else b""
+        return self._frame({"role": "assistant", "content": ""}) if self._envelope.chat else b""
 
-    def content(self, text: str, usage_so_far: dict[str, object] | None = None) -> bytes:
-        """The frame of one token or of several that came out of one step."""
-        frame = b"%b%b%b" % (self._head, orjson.dumps(text), self._tail)
+    def content(self, piece: Piece, usage_so_far: dict[str, object] | None = None) -> bytes:
+        """The frame of one token or of several that came out of one step; nothing if there is nothing to tell yet."""
+        if piece.logprobs is not None:
+            said = {"content": piece.text} if self._envelope.chat else piece.text
+            frame = self._frame(said, logprobs=piece.logprobs)
+        elif piece.text:
+            frame = b"%b%b%b" % (self._head, orjson.dumps(piece.text), self._tail)
+        else:
+            return b""
         return frame if usage_so_far is None else _with_usage(frame, usage_so_far)
 
-    def finish(self, reason: str, usage_so_far: dict[str, object] | None = None) -> bytes:
+    def finish(self, piece: Piece, usage_so_far: dict[str, object] | None = None) -> bytes:
         """The frame that says why the choice ended; it carries no text."""
-        frame = self._frame({} if self._envelope.chat else "", reason)
+        reasons = _reasons(piece.finish_reason, piece.stop_reason)
+        frame = self._frame({} if self._envelope.chat else "", reasons=reasons)
         return frame if usage_so_far is None else _with_usage(frame, usage_so_far)
 
-    def _frame(self, content: object, finish_reason: str | None) -> bytes:
+    def _frame(
+        self,
+        content: object,
+        logprobs: Mapping[str, Any] | None = None,
+        reasons: Mapping[str, object] = STILL_GOING_ON,
+    ) -> bytes:
         name = "delta" if self._envelope.chat else "text"
-        choice = {"index": self._index, name: content, "logprobs": None, "finish_reason": finish_reason}
+        choice = {"index": self._index, name: content, "logprobs": logprobs, **reasons}
         return _event(self._envelope.fields(chunk=True) | {"choices": [choice]})
 
 
@@ -119,14 +138,19 @@ def _with_usage(frame: bytes, counts: dict[str, object]) -> bytes:
     return b'%b,"usage":%b}\n\n' % (frame[: -len(b"}\n\n")], orjson.dumps(counts))
 
 
-def model_card(name: str, root: str, created_s: int, max_model_len: int) -> dict[str, object]:
-    """One entry of ``GET /v1/models``; clients read the context window from ``max_model_len``."""
+def model_card(
+    name: str, root: str, created_s: int, max_model_len: int, parent: str | None = None
+) -> dict[str, object]:
+    """One entry of ``GET /v1/models``; clients read the context window from ``max_model_len``.
+
+    ``root`` is what is behind the name, ``parent`` the model that an adapter belongs to.
+    """
     return {
         "id": name,
         "object": "model",
         "created": created_s,
         "owned_by": "simserve",
         "root": root,
-        "parent": None,
+        "parent": parent,
         "max_model_len": max_model_len,
     }

@@ -6,61 +6,46 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import TypeVar
 
 import orjson
 from aiohttp import web
 
-from simserve.engines.base import Engine
+from simserve.server.embeddings import EmbeddingRequest, embeddings_body
 from simserve.server.errors import ApiError, model_not_found
-from simserve.server.generation import Plan, Planner
+from simserve.server.limits import RequestLimits, taken_deadline
+from simserve.server.logs import note
+from simserve.server.models import ModelPool, model_cards
+from simserve.server.plans import Plan
 from simserve.server.protocol import ChatRequest, CompletionFields, CompletionRequest, parse
 from simserve.server.request_ids import current_request_id
-from simserve.server.responses import Envelope, model_card, timing_headers, whole_body
+from simserve.server.responses import Envelope, timing_headers, whole_body
+from simserve.server.service import Service
 from simserve.server.status import status_body
-from simserve.server.streaming import SSE_HEADERS, Timings, stream_answer
-from simserve.server.streams import drained, opened, together
+from simserve.server.streaming import SSE_HEADERS, stream_answer
+from simserve.server.streams import Answer, Ended, opened, together, whole_answer
 
 log = logging.getLogger("simserve.server")
 
 # Reading more JSON than this takes long enough to delay other clients' tokens, so it is done in a thread.
 INLINE_BODY_BYTES = 256 * 1024
 
-Body = TypeVar("Body", bound=CompletionFields)
-
-
-@dataclass
-class Service:
-    """What the handlers share: the engine, the planner and the names the model goes by (answers carry the first)."""
-
-    engine: Engine
-    planner: Planner
-    model_names: Sequence[str]
-    model_root: str
-    created_s: int = field(default_factory=lambda: int(time.time()))
-
-    @property
-    def model(self) -> str:
-        return self.model_names[0]
-
-    def check_model(self, name: str | None) -> None:
-        """Raise 404 for a model that is not served; no name at all means the one that is."""
-        if name is not None and name not in self.model_names:
-            raise model_not_found(name)
+Body = TypeVar("Body", CompletionRequest, ChatRequest, EmbeddingRequest)
 
 
 class Routes:
-    """All endpoints over one :class:`Service`."""
+    """The endpoints of models: ``models`` has those that can be asked for, ``limits`` what is asked of a request."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, models: ModelPool, limits: RequestLimits) -> None:
+        self._models = models
+        self._limits = limits
 
     def table(self) -> list[web.AbstractRouteDef]:
         """The routes, for ``app.add_routes``."""
         return [
             web.post("/v1/chat/completions", self.chat_completions),
             web.post("/v1/completions", self.completions),
+            web.post("/v1/embeddings", self.embeddings),
             web.get("/v1/models", self.models),
             web.get("/v1/models/{model:.+}", self.model),
             web.get("/health", self.health),
@@ -70,73 +55,99 @@ class Routes:
     async def chat_completions(self, request: web.Request) -> web.StreamResponse:
         """``POST /v1/chat/completions``"""
         body = await self._body(request, ChatRequest)
-        envelope = self._envelope(chat=True)
-        plan = await self._service.planner.chat(body, envelope.request_id)
-        return await self._answer(request, body, envelope, plan)
+        async with self._models.use(body.model) as service:
+            envelope = _envelope(service, chat=True)
+            plan = await service.planner.chat(body, envelope.request_id)
+            return await self._answer(request, body, service, envelope, plan)
 
     async def completions(self, request: web.Request) -> web.StreamResponse:
         """``POST /v1/completions``"""
         body = await self._body(request, CompletionRequest)
-        envelope = self._envelope(chat=False)
-        plan = await self._service.planner.completion(body, envelope.request_id)
-        return await self._answer(request, body, envelope, plan)
+        async with self._models.use(body.model) as service:
+            envelope = _envelope(service, chat=False)
+            plan = await service.planner.completion(body, envelope.request_id)
+            return await self._answer(request, body, service, envelope, plan)
+
+    async def embeddings(self, request: web.Request) -> web.Response:
+        """``POST /v1/embeddings``"""
+        body = await self._body(request, EmbeddingRequest)
+        async with self._models.use(body.model) as service:
+            body.check_dimensions(service.embedder.dimensions)
+            prompts = await service.planner.token_ids(body.input, "input")
+            prompt_tokens = sum(map(len, prompts))
+            await self._limits.admit(request, service.engine, max(map(len, prompts)), prompt_tokens)
+            log.info("Added request: input_len=%d, to embed", prompt_tokens)
+            note(request, model=service.model, prompt_tokens=prompt_tokens)
+            vectors = await service.embedder.embed(prompts, f"embd-{current_request_id()}")
+            content = embeddings_body(body, service.model, vectors, prompt_tokens)
+            return web.Response(body=content, content_type="application/json")
 
     async def models(self, request: web.Request) -> web.Response:
         """``GET /v1/models``"""
-        return _json({"object": "list", "data": [self._card(name) for name in self._service.model_names]})
+        return _json({"object": "list", "data": model_cards(self._models)})
 
     async def model(self, request: web.Request) -> web.Response:
         """``GET /v1/models/{model}``, as OpenAI has it."""
         name = request.match_info["model"]
-        self._service.check_model(name)
-        return _json(self._card(name))
+        card = next((card for card in model_cards(self._models) if card["id"] == name), None)
+        if card is None:
+            raise model_not_found(name)
+        return _json(card)
 
     async def health(self, request: web.Request) -> web.Response:
-        """``GET /health``: 200 and an empty body."""
-        return web.Response()
+        """``GET /health``: 200 and an empty body, 503 once the server shuts down."""
+        return web.Response(status=503 if self._limits.drain.ending else 200)
 
     async def status(self, request: web.Request) -> web.Response:
         """``GET /status``: what is going on right now; memory is the KV cache's, in bytes."""
-        return _json(status_body(self._service.engine))
+        return _json(status_body(self._models))
 
     async def _body(self, request: web.Request, kind: type[Body]) -> Body:
         if request.content_type != "application/json":
             raise ApiError("The request must have the header Content-Type: application/json.")
         raw = await request.read()
         in_thread = len(raw) > INLINE_BODY_BYTES
-        body = await asyncio.to_thread(parse, raw, kind) if in_thread else parse(raw, kind)
-        self._service.check_model(body.model)
-        return body
-
-    def _envelope(self, *, chat: bool) -> Envelope:
-        prefix = "chatcmpl-" if chat else "cmpl-"
-        return Envelope(prefix + current_request_id(), self._service.model, int(time.time()), chat)
-
-    def _card(self, name: str) -> dict[str, object]:
-        service = self._service
-        return model_card(name, service.model_root, service.created_s, service.engine.max_model_len)
+        refuse, defaults = self._models.refuse, {"stream": self._limits.rules.streaming_default}
+        if in_thread:
+            return await asyncio.to_thread(parse, raw, kind, refuse, defaults)
+        return parse(raw, kind, refuse, defaults)
 
     async def _answer(
-        self, request: web.Request, body: CompletionFields, envelope: Envelope, plan: Plan
+        self, request: web.Request, body: CompletionFields, service: Service, envelope: Envelope, plan: Plan
     ) -> web.StreamResponse:
+        longest = max(len(choice.sequence.prompt_token_ids) for choice in plan.choices)
+        tokens = plan.prompt_tokens + plan.output_tokens
+        await self._limits.admit(request, service.engine, longest, tokens)
         _log_added(request, body, envelope, plan)
-        async with opened(self._service.engine, [choice.sequence for choice in plan.choices]) as streams:
+        note(request, model=envelope.model, stream=body.stream, prompt_tokens=plan.prompt_tokens)
+        async with opened(service.engine, [choice.sequence for choice in plan.choices]) as streams:
+            ended: Sequence[Ended]
             if body.stream:
                 response: web.StreamResponse = web.StreamResponse(headers=SSE_HEADERS)
                 await response.prepare(request)
-                timings = await stream_answer(response, body, envelope, plan, streams)
+                ended = await stream_answer(response, body, envelope, plan, streams, taken_deadline(request))
             else:
-                timings = await together([drained(stream) for stream in streams])
-                response = _whole_response(envelope, plan, timings)
-        _log_finished(envelope, timings)
+                pairs = zip(plan.choices, streams, strict=True)
+                ended = await together([whole_answer(choice, stream) for choice, stream in pairs])
+                response = _whole_response(envelope, plan, ended)
+        if ended:
+            output_tokens = sum(one.tokens for one in ended)
+            note(request, output_tokens=output_tokens)
+            await self._limits.charging.give_back(request, plan.output_tokens - output_tokens)
+        _log_finished(envelope, ended)
         return response
 
 
-def _whole_response(envelope: Envelope, plan: Plan, timings: Timings) -> web.Response:
+def _envelope(service: Service, *, chat: bool) -> Envelope:
+    prefix = "chatcmpl-" if chat else "cmpl-"
+    return Envelope(prefix + current_request_id(), service.model, int(time.time()), chat)
+
+
+def _whole_response(envelope: Envelope, plan: Plan, answers: Sequence[Answer]) -> web.Response:
     return web.Response(
-        body=whole_body(envelope, plan, timings),
+        body=whole_body(envelope, plan, answers),
         content_type="application/json",
-        headers=timing_headers(timings),
+        headers=timing_headers(answers),
     )
 
 
@@ -149,9 +160,10 @@ def _log_added(request: web.Request, body: CompletionFields, envelope: Envelope,
     who = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "unknown"
     how = "streamed" if body.stream else "plain"
     log.info("%s POST %s %s (%s, n=%d)", who, request.path, envelope.request_id, how, len(plan.choices))
-    log.info("Added request: input_len=%d, output_len=%d", plan.prompt_tokens, plan.output_tokens)
+    relation = "=" if plan.is_settled else "<="
+    log.info("Added request: input_len=%d, output_len%s%d", plan.prompt_tokens, relation, plan.output_tokens)
 
 
-def _log_finished(envelope: Envelope, timings: Timings) -> None:
-    times = ", ".join(f"{name[11:]} {value}" for name, value in timing_headers(timings).items())
+def _log_finished(envelope: Envelope, ended: Sequence[Ended]) -> None:
+    times = ", ".join(f"{name[11:]} {value}" for name, value in timing_headers(ended).items())
     log.debug("Finished request: %s %s", envelope.request_id, times)

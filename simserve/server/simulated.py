@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from simserve.config import EngineOptions
-from simserve.engines import simulated_engine
+from simserve.engines import SimulatedEngine
 from simserve.hardware import HardwareProfile
 from simserve.models import ModelSpec
-from simserve.server.generation import Planner
-from simserve.server.routes import Service
+from simserve.server.embeddings import SimulatedEmbedder
+from simserve.server.service import Service
+from simserve.server.simulated_plans import SimulatedPlanner
+from simserve.simulation import EngineSetup, prepare
 from simserve.workload import SyntheticText, load_tokenizer
 
 
@@ -25,13 +27,20 @@ def simulated_service(
     It goes by ``model_names``, or by the model's own name if there are none. Raises
     :class:`simserve.errors.SimServeError` if the model does not fit or cannot be read.
     """
-    engine = simulated_engine(model, hardware, options, time_scale)
+    return service_of(prepare(model, hardware, options), time_scale, model_names)
+
+
+def service_of(setup: EngineSetup, time_scale: float, model_names: Sequence[str] = ()) -> Service:
+    """The same for an engine that is ready to be built."""
+    model = setup.model
+    engine = SimulatedEngine(setup, time_scale)
     tokenizer = load_tokenizer(model.path)
-    planner = Planner(
+    planner = SimulatedPlanner(
         model=model.name,
         tokenizer=tokenizer,
         text=SyntheticText(tokenizer),
         max_model_len=engine.max_model_len,
         vocab_size=max(model.vocab_size, tokenizer.vocab_size),
     )
-    return Service(engine, planner, list(model_names) or [model.name], model.name)
+    embedder = SimulatedEmbedder(engine, model.hidden_size)
+    return Service(engine, planner, embedder, list(model_names) or [model.name], model.name)

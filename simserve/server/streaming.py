@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 from aiohttp import web
 
-from simserve.engines.base import RequestTiming, TokenEvent
+from simserve.engines.base import TokenEvent
 from simserve.server.errors import as_api_error, error_bytes
-from simserve.server.generation import Choice, Plan
+from simserve.server.plans import Choice, Plan
 from simserve.server.protocol import CompletionFields
 from simserve.server.responses import DONE, ChunkWriter, Envelope, final_usage, usage, usage_frame
-from simserve.server.streams import check_not_aborted, together
+from simserve.server.streams import Ended, check_not_given_up, together
 
 SSE_HEADERS = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache"}
-
-Timings = Sequence[RequestTiming | None]
 
 
 async def stream_answer(
@@ -24,27 +23,30 @@ async def stream_answer(
     envelope: Envelope,
     plan: Plan,
     streams: Sequence[AsyncIterator[TokenEvent]],
-) -> Timings:
-    """Write the whole event stream to ``response``, which has been prepared; returns the choices' timings.
+    deadline_s: float | None = None,
+) -> Sequence[Ended]:
+    """Write the whole event stream to ``response``, which has been prepared; returns how the choices ended.
 
-    A failure after the first byte can no longer be a status, so it becomes an event of its own.
+    A failure after the first byte can no longer be a status, so it becomes an event of its own; so does
+    ``deadline_s``, a time on the event loop's clock, when it comes too soon.
     """
-    timings: Timings = []
+    ended: Sequence[Ended] = []
     try:
         so_far = _UsageSoFar(plan.prompt_tokens) if body.usage_in_every_chunk() else None
         pairs = zip(plan.choices, streams, strict=True)
-        timings = await together(
-            [_stream_choice(response, envelope, choice, stream, so_far) for choice, stream in pairs]
-        )
+        async with asyncio.timeout_at(deadline_s):
+            ended = await together(
+                [_stream_choice(response, envelope, choice, stream, so_far) for choice, stream in pairs]
+            )
         if body.usage_in_stream():
-            await response.write(usage_frame(envelope, final_usage(plan, timings)))
+            await response.write(usage_frame(envelope, final_usage(plan, ended)))
     except ConnectionError:
         raise
     except Exception as error:
         await response.write(b"data: %b\n\n" % error_bytes(as_api_error(error)))
     await response.write(DONE)
     await response.write_eof()
-    return timings
+    return ended
 
 
 async def _stream_choice(
@@ -53,23 +55,23 @@ async def _stream_choice(
     choice: Choice,
     stream: AsyncIterator[TokenEvent],
     so_far: _UsageSoFar | None,
-) -> RequestTiming | None:
+) -> Ended:
     """Write the frames of one choice, one write per step; a slow reader holds up this task and no other."""
     writer = ChunkWriter(envelope, choice.index)
     pending = writer.opening()
-    timing: RequestTiming | None = None
+    tokens = 0
     async for event in stream:
-        check_not_aborted(event)
+        check_not_given_up(event)
+        tokens += event.tokens
         counts = so_far.add(event.tokens) if so_far else None
-        text = "".join(choice.pieces[event.index : event.index + event.tokens])
-        frames = pending + (writer.content(text, counts) if text else b"")
+        piece = choice.read(event)
+        frames = pending + writer.content(piece, counts)
         pending = b""
-        if event.finish_reason is not None:
-            frames += writer.finish(choice.finish_reason, counts)
-            timing = event.timing
+        if piece.finish_reason is not None:
+            frames += writer.finish(piece, counts)
         if frames:
             await response.write(frames)
-    return timing
+    return Ended(tokens, event.timing)
 
 
 class _UsageSoFar:

@@ -1,14 +1,17 @@
-"""The engine's token streams of one HTTP request: opened together, closed whatever happens."""
+"""The engine's token streams of one HTTP request: opened together, read, closed whatever happens."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from simserve.engines.base import Engine, GenerationRequest, RequestTiming, TokenEvent
-from simserve.server.errors import shutting_down
+from simserve.server.errors import engine_failed, shutting_down
+from simserve.server.logprobs import joined
+from simserve.server.plans import Choice
 
 Result = TypeVar("Result")
 
@@ -39,19 +42,58 @@ async def _close(stream: AsyncIterator[TokenEvent]) -> None:
         await close()
 
 
-async def drained(stream: AsyncIterator[TokenEvent]) -> RequestTiming | None:
-    """Wait until the last token; raises :class:`simserve.server.errors.ApiError` (503) if the engine gave up."""
-    timing: RequestTiming | None = None
+@dataclass(frozen=True)
+class Ended:
+    """What usage and headers need to know of a sequence that ended."""
+
+    tokens: int
+    timing: RequestTiming | None
+
+
+@dataclass(frozen=True)
+class Answer(Ended):
+    """A whole answer: all that a body that is not streamed says of one choice."""
+
+    index: int
+    text: str
+    finish_reason: str | None
+    stop_reason: str | int | None
+    logprobs: Mapping[str, Any] | None
+
+
+async def whole_answer(choice: Choice, stream: AsyncIterator[TokenEvent]) -> Answer:
+    """Read ``stream`` to its end; raises :class:`simserve.server.errors.ApiError` if the engine gave up."""
+    tokens, texts, logprobs = 0, [], []
     async for event in stream:
-        check_not_aborted(event)
-        timing = event.timing
-    return timing
+        check_not_given_up(event)
+        piece = choice.read(event)
+        tokens += event.tokens
+        texts.append(piece.text)
+        if piece.logprobs is not None:
+            logprobs.append(piece.logprobs)
+    return Answer(
+        tokens,
+        event.timing,
+        choice.index,
+        "".join(texts),
+        piece.finish_reason,
+        piece.stop_reason,
+        joined(logprobs) if logprobs else None,
+    )
 
 
-def check_not_aborted(event: TokenEvent) -> None:
-    """Raise if the engine ended the sequence because it stops."""
+async def drained(stream: AsyncIterator[TokenEvent]) -> None:
+    """Wait until ``stream`` ends; raises like :func:`whole_answer`."""
+    async for event in stream:
+        check_not_given_up(event)
+
+
+def check_not_given_up(event: TokenEvent) -> None:
+    """Raise if the engine ended the sequence because it stops (503) or because it failed (500)."""
     if event.finish_reason == "abort":
         raise shutting_down()
+    if event.finish_reason == "error":
+        raise engine_failed(event.error)
 
 
 async def together(work: Sequence[Coroutine[Any, Any, Result]]) -> list[Result]:

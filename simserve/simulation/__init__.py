@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from simserve.simulation.bands import bands_wanted, simulate_edges
 from simserve.simulation.recorder import Recorder
 from simserve.simulation.replica import Replica, Run, StepObserver
 from simserve.simulation.setup import EngineSetup, prepare
@@ -10,5 +11,5 @@ from simserve.simulation.sources import ClosedLoop, Conversations, OpenLoop, Sou
 
 __all__ = [
     "ClosedLoop", "Conversations", "EngineSetup", "OpenLoop", "Progress", "Recorder", "Replica", "Run",
-    "SimulationResult", "Source", "StepObserver", "prepare", "simulate",
+    "SimulationResult", "Source", "StepObserver", "bands_wanted", "prepare", "simulate", "simulate_edges",
 ]  # fmt: skip

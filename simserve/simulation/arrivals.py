@@ -29,3 +29,26 @@ class Moment(simpy.Event):
         self._value = None
         delay_s = time_s - env.now
         env.schedule(self, URGENT if before_others else NORMAL, delay_s if delay_s > 0.0 else 0.0)
+
+
+class Alarm(simpy.Event):
+    """A moment that can be set again once it has passed, which costs less than making a new one each time."""
+
+    def __init__(self, env: simpy.Environment, callback: Callable[[simpy.Event], Any], before_others: bool) -> None:
+        self.env = env
+        self.callbacks = None  # type: ignore[assignment]  # as of an event that has passed
+        self._ok = True
+        self._value = None
+        self._priority = URGENT if before_others else NORMAL
+        self._rings = [callback]
+
+    @property
+    def is_set(self) -> bool:
+        return self.callbacks is not None
+
+    def set(self, time_s: float) -> None:
+        """Ring at ``time_s``, or now if that has passed; to be called only while it is not set."""
+        self.callbacks = self._rings
+        env = self.env
+        delay_s = time_s - env.now
+        env.schedule(self, self._priority, delay_s if delay_s > 0.0 else 0.0)

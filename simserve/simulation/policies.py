@@ -13,7 +13,6 @@ from simserve.errors import ConfigError
 from simserve.scheduling import POLICIES, Options, Scheduler, VllmV1, VllmV1Priority
 
 DEFAULT_POLICY = "vllm-v1"
-DEFAULT_GPU_MEMORY_UTILIZATION = 0.9
 
 NOT_USED: Options = {
     "enable_prefix_caching": False,
@@ -48,8 +47,6 @@ def resolve(options: EngineOptions) -> tuple[type[Scheduler], EngineOptions]:
         if given is not None and given != resolved[option]:
             raise ConfigError(f"policy {name} {_refusal(option, given)}; leave it out or choose another --policy")
     resolved["max_num_seqs"] = options.max_num_seqs or policy.options.get("max_num_seqs")
-    if options.gpu_memory_utilization is None:
-        resolved["gpu_memory_utilization"] = DEFAULT_GPU_MEMORY_UTILIZATION
     if options.chunked_prefill_size is None and options.max_num_batched_tokens is not None:
         resolved["chunked_prefill_size"] = None
     if not resolved["enable_chunked_prefill"]:

@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
+import struct
 from array import array
 from collections.abc import Callable
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
 from simserve.latency import StepTimer
+from simserve.latency.step_timer import SHORT_RUN_STEPS
 from simserve.metrics.records import FINISHED, REJECTED, Records, RunTotals, TokenGaps
 from simserve.scheduling import Request, Scheduler
 from simserve.simulation.replica import Run
+
+Columns = dict[str, npt.NDArray[np.float64]]
 
 REQUEST_COLUMNS = (
     "row", "arrival_s", "scheduled_s", "first_token_s", "finish_s", "input_tokens", "output_tokens", "cached_tokens",
     "preemptions", "status",
 )  # fmt: skip
 
-RUN_COLUMNS = (
-    "steps", "decodes", "context_tokens", "prefill_tokens", "prefill_pairs", "prefill_kv_tokens", "sampled", "batch",
-    "followed", "start_s", "end_s",
+DECODE_COLUMNS = ("steps", "decodes", "context_tokens", "followed", "busy_s")
+"""Of a run of decodes alone, which all had a token in the step before; ``followed`` are those that somebody gets."""
+
+MIXED_COLUMNS = (
+    "decodes", "context_tokens", "prefill_tokens", "prefill_pairs", "prefill_kv_tokens", "sampled", "batch", "followed",
+    "busy_s", "gap_s",
 )  # fmt: skip
+"""Of any other run, which is one step."""
+
+# Packing a row costs a quarter of what it costs to extend an array by it.
+REQUEST_ROW = struct.Struct(f"{len(REQUEST_COLUMNS)}d").pack
+DECODE_ROW = struct.Struct(f"{len(DECODE_COLUMNS)}d").pack
+MIXED_ROW = struct.Struct(f"{len(MIXED_COLUMNS)}d").pack
+GAPS = [struct.Struct(f"{steps}d").pack for steps in range(SHORT_RUN_STEPS + 1)]
 
 RUNS_PER_FOLD = 1 << 16
 """Runs noted before they are summed up: a run costs one line of numbers, and a long simulation no memory."""
@@ -45,10 +58,11 @@ class Recorder:
         self._timer = timer
         self._on_progress = on_progress
         self._runs_seen = 0
-        self._requests = array("d")
-        self._runs = array("d")
-        self._durations_s = array("d")
-        """Of each step of the noted runs that have more than one."""
+        self._requests = bytearray()
+        self._decode_runs = bytearray()
+        self._mixed_runs = bytearray()
+        self._gaps_s = bytearray()
+        """Of each step of the noted runs of decodes alone, as their tokens were sent."""
         self._late_gaps_s = array("d")
         self._gaps = TokenGaps(np.zeros(0), np.zeros(0, dtype=np.int64))
         self._steps = self._prefill_tokens = 0
@@ -57,32 +71,17 @@ class Recorder:
     def run_done(self, run: Run, finished: list[Request]) -> None:
         """Note a run; see :class:`simserve.simulation.replica.StepObserver`."""
         plan = run.plan
-        steps, decodes, chunks = plan.repeat, plan.num_decodes, plan.chunks
-        followed = decodes - plan.padding - len(plan.returning)
-        pairs = kv_tokens = 0.0
-        if steps > 1:
-            if isinstance(run.durations_s, list):
-                self._durations_s.fromlist(run.durations_s)
-            else:
-                self._durations_s.frombytes(run.durations_s.tobytes())
+        if plan.chunks or plan.returning or plan.resuming:
+            self._note_mixed(run)
         else:
-            for chunk in chunks:
-                pairs += chunk.tokens * (chunk.context_tokens + (chunk.tokens + 1) / 2)
-                kv_tokens += chunk.tokens + chunk.context_tokens
-                if chunk.samples and chunk.request.first_token_s != run.end_s:
-                    self._late_gaps_s.append(run.end_s - chunk.request.last_token_s)
-            for request in plan.returning:
-                self._late_gaps_s.append(run.end_s - request.last_token_s)
-            for stall in plan.resuming:
-                self._late_gaps_s.extend([run.end_s - stall.last_token_s] * stall.count)
-                followed -= stall.count
-        self._runs.extend(
-            (
-                steps, decodes, plan.decode_context_tokens, plan.prefill_tokens, pairs, kv_tokens,
-                decodes + plan.num_sampled_chunks, decodes - plan.padding + len(chunks), followed,
-                run.start_s, run.end_s,
-            )
-        )  # fmt: skip
+            steps, decodes = plan.repeat, plan.num_decodes
+            busy_s = run.end_s - run.start_s
+            self._decode_runs += DECODE_ROW(steps, decodes, plan.decode_context_tokens, decodes - plan.padding, busy_s)
+            gaps_s = run.durations_s if run.gaps_s is None else run.gaps_s
+            if isinstance(gaps_s, list):
+                self._gaps_s += GAPS[steps](*gaps_s)
+            else:
+                self._gaps_s += gaps_s.tobytes()
         for request in finished:
             self.finish(request, FINISHED)
         self._runs_seen += 1
@@ -92,23 +91,46 @@ class Recorder:
             if self._runs_seen % RUNS_PER_FOLD == 0:
                 self._fold()
 
+    def _note_mixed(self, run: Run) -> None:
+        plan, late_gaps_s = run.plan, self._late_gaps_s
+        gap_s = busy_s = run.end_s - run.start_s
+        sent_s = run.end_s + run.lag_s
+        if run.gaps_s is not None:
+            gap_s = run.gaps_s[0]
+        batch = plan.num_decodes - plan.padding
+        followed = batch - len(plan.returning)
+        pairs = kv_tokens = 0.0
+        for chunk in plan.chunks:
+            tokens, context = chunk.tokens, chunk.context_tokens
+            pairs += tokens * (context + (tokens + 1) / 2)
+            kv_tokens += tokens + context
+            if chunk.samples and chunk.request.first_token_s != sent_s:
+                late_gaps_s.append(sent_s - chunk.request.last_token_s)
+        for request in plan.returning:
+            late_gaps_s.append(sent_s - request.last_token_s)
+        for stall in plan.resuming:
+            late_gaps_s.extend([sent_s - stall.last_token_s] * stall.count)
+            followed -= stall.count
+        self._mixed_runs += MIXED_ROW(
+            plan.num_decodes, plan.decode_context_tokens, plan.prefill_tokens, pairs, kv_tokens,
+            plan.num_decodes + plan.num_sampled_chunks, batch + len(plan.chunks), followed, busy_s, gap_s,
+        )  # fmt: skip
+
     def finish(self, request: Request, status: int) -> None:
         """Write the row of a request that has ended: finished, aborted or rejected."""
         self.done_requests += 1
         produced = request.produced_tokens if status != REJECTED else 0
-        self._requests.extend(
-            (
-                cast(int, request.request_id), request.arrival_s, request.scheduled_s, request.first_token_s,
-                request.finish_s, request.input_tokens, produced, request.cached_tokens, request.preemptions, status,
-            )
+        self._requests += REQUEST_ROW(
+            request.request_id, request.arrival_s, request.scheduled_s, request.first_token_s, request.finish_s,
+            request.input_tokens, produced, request.cached_tokens, request.preemptions, status,
         )  # fmt: skip
 
     def records(self) -> Records:
         """All rows in order of arrival."""
         self._fold()
-        table = np.frombuffer(self._requests, dtype=np.float64).reshape(-1, len(REQUEST_COLUMNS))
-        table = table[np.argsort(table[:, 0], kind="stable")]
-        column = {name: np.ascontiguousarray(table[:, index]) for index, name in enumerate(REQUEST_COLUMNS)}
+        column = _columns(self._requests, REQUEST_COLUMNS)
+        order = np.argsort(column["row"], kind="stable")
+        column = {name: values[order] for name, values in column.items()}
         return Records(
             arrival_s=column["arrival_s"],
             scheduled_s=column["scheduled_s"],
@@ -143,9 +165,13 @@ class Recorder:
 
     def _fold(self) -> None:
         """Sum up the noted runs and merge equal gaps."""
-        table = np.frombuffer(self._runs, dtype=np.float64).reshape(-1, len(RUN_COLUMNS))
-        column = {name: table[:, index] for index, name in enumerate(RUN_COLUMNS)}
-        steps, busy_s = column["steps"], column["end_s"] - column["start_s"]
+        quiet, mixed = _columns(self._decode_runs, DECODE_COLUMNS), _columns(self._mixed_runs, MIXED_COLUMNS)
+        zeros, ones = np.zeros(len(quiet["steps"])), np.ones(len(mixed["decodes"]))
+        quiet |= {name: zeros for name in MIXED_COLUMNS if name.startswith("prefill")}
+        quiet |= {"sampled": quiet["decodes"], "batch": quiet["followed"]}
+        mixed["steps"] = ones
+        column = {name: np.concatenate([quiet[name], mixed[name]]) for name in mixed if name != "gap_s"}
+        steps, busy_s = column["steps"], column["busy_s"]
         self._steps += int(steps.sum())
         self._busy_s += float(busy_s.sum())
         self._running_s += float((busy_s * column["batch"]).sum())
@@ -161,19 +187,23 @@ class Recorder:
         )
         self._flops += work.flops
         self._bytes += work.bytes_moved
-        self._fold_gaps(steps.astype(np.int64), busy_s, column["followed"].astype(np.int64))
-        del table, column, steps, busy_s
-        self._runs, self._durations_s, self._late_gaps_s = array("d"), array("d"), array("d")
+        self._fold_gaps(quiet, mixed)
+        del quiet, mixed, column, steps, busy_s  # they hold the arrays' memory
+        self._decode_runs, self._mixed_runs = bytearray(), bytearray()
+        self._gaps_s, self._late_gaps_s = bytearray(), array("d")
 
-    def _fold_gaps(
-        self, steps: npt.NDArray[np.int64], busy_s: npt.NDArray[np.float64], followed: npt.NDArray[np.int64]
-    ) -> None:
-        """A decode's gap is the length of its step: it had its last token when the step began, unless it paused."""
-        alone = (steps == 1) & (followed > 0)
-        many = steps > 1
+    def _fold_gaps(self, quiet: Columns, mixed: Columns) -> None:
+        """A decode's gap is that of its step: it had its last token when the step began, unless it paused."""
         late = np.array(self._late_gaps_s)
-        gaps = np.concatenate([self._gaps.gap_s, busy_s[alone], np.array(self._durations_s), late])
-        counts = [self._gaps.count, followed[alone], np.repeat(followed[many], steps[many]), np.ones(len(late))]
-        merged, where = np.unique(gaps, return_inverse=True)
-        total = np.bincount(where, weights=np.concatenate(counts), minlength=len(merged))
+        gaps = np.concatenate([self._gaps.gap_s, np.frombuffer(self._gaps_s), mixed["gap_s"], late])
+        followed = np.repeat(quiet["followed"], quiet["steps"].astype(np.int64))
+        counts = np.concatenate([self._gaps.count, followed, mixed["followed"], np.ones(len(late))])
+        merged, where = np.unique(gaps[counts > 0], return_inverse=True)
+        total = np.bincount(where, weights=counts[counts > 0], minlength=len(merged))
         self._gaps = TokenGaps(merged, total.astype(np.int64))
+
+
+def _columns(rows: bytearray, names: tuple[str, ...]) -> Columns:
+    """Rows written one after another, by column."""
+    table = np.frombuffer(rows, dtype=np.float64).reshape(-1, len(names))
+    return {name: table[:, index] for index, name in enumerate(names)}

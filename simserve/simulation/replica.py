@@ -7,7 +7,7 @@ pass before anything happens. A request that arrives in the middle shortens the 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from itertools import accumulate
 from typing import Protocol
 
@@ -17,7 +17,7 @@ import simpy
 
 from simserve.latency import StepTimer
 from simserve.scheduling import Request, Scheduler, StepPlan
-from simserve.simulation.arrivals import Moment
+from simserve.simulation.arrivals import Alarm
 
 MOST_REPEATS = 2048
 """Steps in one run at most: enough to make their cost vanish, few enough to be cheap to throw away."""
@@ -29,18 +29,23 @@ Floats = npt.NDArray[np.float64]
 class Run:
     """``plan`` from ``start_s`` on: ``durations_s`` of its steps, which end at ``ends_s``; the last begins at
     ``last_start_s`` and ends at ``end_s``.
+
+    A front end sends the tokens of the last step ``lag_s`` later, and those of each step ``gaps_s`` (None: its
+    duration) after those of the step before.
     """
 
-    __slots__ = ("durations_s", "end_s", "ends_s", "last_start_s", "plan", "start_s")
+    __slots__ = ("durations_s", "end_s", "ends_s", "gaps_s", "lag_s", "last_start_s", "plan", "start_s")
 
     def __init__(self, plan: StepPlan, start_s: float, durations_s: Floats | list[float]) -> None:
         self.plan = plan
         self.start_s = self.last_start_s = start_s
         self.durations_s = durations_s
+        self.lag_s = 0.0
+        self.gaps_s: Floats | list[float] | None = None
         self.ends_s: Floats | list[float]
         if len(durations_s) == 1:
-            self.end_s = start_s + durations_s[0]
-            self.ends_s = [self.end_s]
+            end_s = self.end_s = start_s + durations_s[0]
+            self.ends_s = [end_s]
         elif isinstance(durations_s, list):
             self.ends_s = list(accumulate(durations_s, initial=start_s))[1:]
             self.last_start_s, self.end_s = self.ends_s[-2:]
@@ -49,6 +54,11 @@ class Run:
             ends[0] += start_s
             self.ends_s = np.add.accumulate(ends, out=ends)
             self.last_start_s, self.end_s = ends[-2:].tolist()
+
+    @property
+    def sent_s(self) -> float:
+        """When clients got the tokens of the last step."""
+        return self.end_s + self.lag_s
 
     def shorten(self, steps: int) -> None:
         """Keep the first ``steps`` steps only."""
@@ -94,7 +104,13 @@ class Replica:
         self._run: Run | None = None
         self._planned: StepPlan | None = None
         self._aborting: list[Hashable] = []
-        self._wake: simpy.Event | None = None
+        self._wake = self._new_alarm()
+        self._sent_s = 0.0
+        """When clients got the tokens of the last run."""
+
+    @property
+    def run_in_flight(self) -> Run | None:
+        return self._run
 
     @property
     def step_in_flight(self) -> bool:
@@ -114,8 +130,8 @@ class Replica:
         if run is not None:
             if len(run.ends_s) > 1 and not self._scheduler.admission_is_blocked:
                 self._shorten(run)
-        elif self._wake is None:
-            self._wake_at(self._env.now)
+        elif not self._wake.is_set:
+            self._wake.set(self._env.now)
 
     def abort(self, request_id: Hashable) -> None:
         """Drop a request and free its KV blocks: at once if the engine is idle, else when the next step is planned."""
@@ -127,74 +143,78 @@ class Replica:
         if len(self._run.ends_s) > 1:
             self._shorten(self._run)
 
-    def _wake_at(self, time_s: float) -> None:
-        self._wake = Moment(self._env, time_s, self._on_wake, before_others=False)
+    def _new_alarm(self) -> Alarm:
+        return Alarm(self._env, self._on_wake, before_others=False)
 
     def _on_wake(self, event: simpy.Event) -> None:
         if event is not self._wake:
             return  # the run it stood for was shortened
-        self._wake = None
-        run, now = self._run, self._env.now
-        if run is not None:
+        run = self._run
+        if run is None:
+            now = self._env.now
+        else:
             self._finish(run)
             now = run.end_s
         plan = self._planned
-        self._planned = None
         if plan is None:
             plan = self._schedule()
-        elif plan.is_empty:
-            self._note_pauses(plan, now)
+        else:
+            self._planned = None
+            if not plan.num_decodes and not plan.chunks:
+                self._note_pauses(plan)
+                plan = self._schedule()
+        while plan.preempted and plan.is_empty:  # somebody made room for others, who can run now
+            self._note_pauses(plan)
             plan = self._schedule()
-        while plan.is_empty and plan.preempted:  # somebody made room for others, who can run now
-            self._note_pauses(plan, now)
-            plan = self._schedule()
-        self._begin(plan, now)
+        if plan.pausing or plan.stalling is not None:
+            self._note_pauses(plan)
+        if plan.num_decodes or plan.chunks:
+            self._begin(plan, now)
+        else:
+            self._run = None
 
     def _finish(self, run: Run) -> None:
-        plan = run.plan
+        plan, end_s = run.plan, run.end_s
         if self._planned is None:
-            if self._async:
-                self._plan_ahead(run)
-            else:
+            if plan.repeat > 1:
                 self._scheduler.settle(plan, len(run.ends_s))
+            if self._async:
+                self._planned = self._schedule()
         finished = self._scheduler.complete(plan)
-        end_s = run.end_s
         for chunk in plan.chunks:
             if chunk.samples and chunk.request.first_token_s != chunk.request.first_token_s:  # NaN: its first
                 chunk.request.first_token_s = end_s
         for request in finished:
             request.finish_s = end_s
         self._observer.run_done(run, finished)
+        self._sent_s = end_s + run.lag_s
 
     def _begin(self, plan: StepPlan, now: float) -> None:
-        if plan.pausing or plan.stalling is not None:
-            self._note_pauses(plan, now)
-        if plan.is_empty:
-            self._run = None
-            return
         steps = plan.repeat
         if steps > 1 and not self._somebody_came():
             run = Run(plan, now, self._timer.decode_steps_s(plan.num_decodes, plan.decode_context_tokens, steps))
         else:
-            chunks = []
-            for chunk in plan.chunks:
-                chunks.append((chunk.tokens, chunk.context_tokens))
-                if chunk.request.scheduled_s != chunk.request.scheduled_s:  # NaN: its first step
-                    chunk.request.scheduled_s = now
-            step_s = self._timer.step_s(plan.num_decodes, plan.decode_context_tokens, chunks, plan.num_sampled)
-            run = Run(plan, now, [step_s])
+            chunks: Sequence[tuple[int, int]] = ()
+            if plan.chunks:
+                chunks = [(chunk.tokens, chunk.context_tokens) for chunk in plan.chunks]
+                for chunk in plan.chunks:
+                    if chunk.request.scheduled_s != chunk.request.scheduled_s:  # NaN: its first step
+                        chunk.request.scheduled_s = now
+            decodes = plan.num_decodes
+            sampled = decodes + plan.num_sampled_chunks
+            run = Run(plan, now, [self._timer.step_s(decodes, plan.decode_context_tokens, chunks, sampled)])
         self._run = run
-        self._wake_at(run.end_s)
+        self._wake.set(run.end_s)
 
     def _somebody_came(self) -> bool:
         """Whether, since the plan was made, something came that must be seen when its first step starts."""
         return bool(self._aborting) or (len(self._scheduler.waiting) > 0 and not self._scheduler.admission_is_blocked)
 
-    def _note_pauses(self, plan: StepPlan, now: float) -> None:
+    def _note_pauses(self, plan: StepPlan) -> None:
         for request in plan.pausing:
-            request.last_token_s = now
+            request.last_token_s = self._sent_s
         if plan.stalling is not None:
-            plan.stalling.last_token_s = now
+            plan.stalling.last_token_s = self._sent_s
 
     def _schedule(self) -> StepPlan:
         if self._aborting:
@@ -218,4 +238,5 @@ class Replica:
         steps = step + 2 if self._async else step + 1
         if self._planned is None and steps < len(run.ends_s):
             run.shorten(steps)
-            self._wake_at(run.end_s)
+            self._wake = self._new_alarm()
+            self._wake.set(run.end_s)

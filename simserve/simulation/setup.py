@@ -7,11 +7,21 @@ from typing import TypeVar
 
 from simserve.config import EngineOptions
 from simserve.errors import ConfigError
-from simserve.hardware import HardwareProfile
-from simserve.latency import StepTimer, plan_memory
-from simserve.latency.host import VLLM_V0, VLLM_V1
+from simserve.hardware import HardwareProfile, at_the_edge, slowed, stated_uncertainty
+from simserve.latency import (
+    AnchoredStepTimer,
+    StepTimer,
+    anchored_basis,
+    anchored_uncertainty,
+    anchors_for,
+    compiled_step_timer,
+)
+from simserve.latency.front_end import FRONT_END, FrontEndCosts, front_end_named
+from simserve.latency.host import VLLM_V0, VLLM_V1, HostCosts
 from simserve.models import ModelSpec
 from simserve.scheduling import Scheduler, SchedulerLimits
+from simserve.simulation.formats import Formats, formats_of
+from simserve.simulation.memory import plan_for, with_memory_defaults
 from simserve.simulation.policies import resolve
 
 LEAST_WHOLE_PROMPTS_BUDGET = {"static": 16384}
@@ -19,9 +29,6 @@ LEAST_WHOLE_PROMPTS_BUDGET = {"static": 16384}
 
 MAX_PREFILL_TOKENS = 16384
 """SGLang's budget of a step of prompts where these are not spread over steps."""
-
-MOST_LOGITS_SEQS = 1024
-"""Sequences whose logits memory is set aside for, however many may run."""
 
 BIG_MEMORY_BYTES = 70 * 2**30
 """From this much memory on (and not on an A100) vLLM's API server takes its larger defaults."""
@@ -35,10 +42,15 @@ class EngineSetup:
     hardware: HardwareProfile
     options: EngineOptions
     policy: type[Scheduler]
-    dtype: str
+    formats: Formats
     limits: SchedulerLimits
     block_bytes: int
+    weight_bytes: int
+    """On each device."""
     timer: StepTimer
+    uncertainty: str
+    """How far off a predicted step may be, and why, in words."""
+    front_end: FrontEndCosts | None
 
     @property
     def policy_name(self) -> str:
@@ -52,24 +64,17 @@ class EngineSetup:
         return self.policy(self.limits)
 
 
-def prepare(model: ModelSpec, hardware: HardwareProfile, options: EngineOptions) -> EngineSetup:
+def prepare(model: ModelSpec, hardware: HardwareProfile, options: EngineOptions, edge: int = 0) -> EngineSetup:
     """Resolve ``options`` for ``model`` on ``hardware``.
 
-    Raises :class:`ConfigError` for options that contradict each other, :class:`CapacityError` if weights do not fit.
+    With ``edge`` 1 everything takes as long as it may, with -1 as little, see :mod:`simserve.hardware.uncertainty`.
+    Raises :class:`ConfigError` for options that contradict each other, :class:`CapacityError` if weights do not fit,
+    :class:`HardwareError` for a number format that the hardware cannot compute.
     """
-    policy, options = resolve(options)
-    dtype = options.dtype or ("float16" if model.dtype == "float32" and hardware.kind == "gpu" else model.dtype)
+    policy, options = resolve(with_memory_defaults(options, hardware))
+    formats = formats_of(model, hardware, options)
     max_num_seqs, token_budget = _step_limits(model, hardware, policy, options)
-    memory = plan_memory(
-        model,
-        hardware,
-        dtype=dtype,
-        tensor_parallel_size=options.tensor_parallel_size,
-        gpu_memory_utilization=_given(options.gpu_memory_utilization),
-        block_size=options.block_size,
-        max_num_batched_tokens=token_budget,
-        max_num_seqs=min(max_num_seqs, MOST_LOGITS_SEQS),
-    )
+    memory = plan_for(model, hardware, options, formats, max_num_seqs, token_budget)
     num_blocks = options.num_gpu_blocks or memory.num_blocks
     kv_tokens = (num_blocks - 1) * options.block_size
     limits = SchedulerLimits(
@@ -86,16 +91,77 @@ def prepare(model: ModelSpec, hardware: HardwareProfile, options: EngineOptions)
         longest_prefix_first=options.schedule_policy == "lpm",
         schedule_conservativeness=_given(options.schedule_conservativeness),
     )
-    timer = StepTimer(
+    most_tokens = _most_tokens_in_a_step(policy, limits)
+    timer, uncertainty = _step_times(model, hardware, options, formats, most_tokens, max_num_seqs, edge)
+    front_end = front_end_named(options.front_end)
+    if front_end is None and options.api_server_count is not None:
+        raise ConfigError("--api-server-count needs a front end whose processes it counts: add --front-end vllm-v1")
+    front_end = front_end and front_end.times((1 + FRONT_END) ** edge)
+    return EngineSetup(
         model,
         hardware,
-        dtype=dtype,
-        tensor_parallel_size=options.tensor_parallel_size,
-        max_tokens=_most_tokens_in_a_step(policy, limits),
-        max_seqs=max_num_seqs,
-        host=replace(VLLM_V0 if options.policy == "vllm-v0" else VLLM_V1, hidden=_given(options.async_scheduling)),
+        options,
+        policy,
+        formats,
+        limits,
+        memory.block_bytes,
+        memory.weight_bytes,
+        timer,
+        uncertainty,
+        front_end,
     )
-    return EngineSetup(model, hardware, options, policy, dtype, limits, memory.block_bytes, timer)
+
+
+def _step_times(
+    model: ModelSpec,
+    hardware: HardwareProfile,
+    options: EngineOptions,
+    formats: Formats,
+    max_tokens: int,
+    max_seqs: int,
+    edge: int,
+) -> tuple[StepTimer, str]:
+    """The timer, and how far off it may be in words.
+
+    Whole steps in a profile are those of SimServe's own engine: a preset, or host times, ask for another one.
+    """
+    anchors = None
+    own_host = options.host_step_us is not None or options.host_request_us is not None
+    plain = formats.quantization is None and formats.kv_dtype == formats.dtype and not own_host
+    if plain and options.engine_preset is None and options.tensor_parallel_size == 1:
+        anchors = anchors_for(model, hardware, formats.dtype)
+    if anchors is not None:
+        half_width = anchored_uncertainty(model, hardware, anchors)
+        then = slowed(hardware, (1 + half_width) ** edge) if edge else hardware
+        at_edge = anchors_for(model, then, formats.dtype)
+        assert at_edge is not None
+        anchored = AnchoredStepTimer(model, then, at_edge, max_tokens=max_tokens, max_seqs=max_seqs)
+        return anchored, f"±{half_width:.0%}, {anchored_basis(model, anchors)}"
+    then = at_the_edge(hardware, edge, formats.carried) if edge else hardware
+    timer = compiled_step_timer(
+        model,
+        then,
+        dtype=formats.dtype,
+        weights=formats.weights,
+        kv_dtype=formats.kv_dtype,
+        tensor_parallel_size=options.tensor_parallel_size,
+        max_tokens=max_tokens,
+        max_seqs=max_seqs,
+        graphs=not options.enforce_eager,
+        host=_host_costs(options).times(then.host_time_factor),
+    )
+    return timer, stated_uncertainty(hardware, formats.carried)
+
+
+def _host_costs(options: EngineOptions) -> HostCosts:
+    """Those of the policy's engine, but for what is said."""
+    usual = VLLM_V0 if options.policy == "vllm-v0" else VLLM_V1
+    return replace(
+        usual,
+        step_s=usual.step_s if options.host_step_us is None else options.host_step_us * 1e-6,
+        request_s=usual.request_s if options.host_request_us is None else options.host_request_us * 1e-6,
+        hidden=_given(options.async_scheduling),
+    )
 
 
 Value = TypeVar("Value")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import simpy
 
@@ -13,8 +13,9 @@ from simserve.hardware import HardwareProfile
 from simserve.metrics.records import REJECTED, Records, RunDescription, RunTotals
 from simserve.models import ModelSpec
 from simserve.scheduling import Request
+from simserve.simulation.front_end import FrontEnd
 from simserve.simulation.recorder import Recorder
-from simserve.simulation.replica import Replica, Run
+from simserve.simulation.replica import Replica, Run, StepObserver
 from simserve.simulation.setup import EngineSetup, prepare
 from simserve.simulation.sources import OpenLoop, Source, Submit
 from simserve.workload.workload import Workload
@@ -38,37 +39,54 @@ def simulate(
     hardware: HardwareProfile,
     options: EngineOptions,
     on_progress: Progress | None = None,
+    edge: int = 0,
 ) -> SimulationResult:
     """Serve ``workload`` on one replica in simulated time. Same input, same result, to the bit.
 
     A :class:`~simserve.simulation.sources.Source` sends requests that depend on the answers to others. A request whose
     prompt cannot fit is recorded as rejected and the others go on. Raises :class:`SimServeError` subclasses for options
-    that cannot be honoured (see :func:`simserve.simulation.setup.prepare`).
+    that cannot be honoured (see :func:`simserve.simulation.setup.prepare`, which also tells what an ``edge`` is).
     """
-    setup = prepare(model, hardware, options)
+    setup = prepare(model, hardware, options, edge)
     env = simpy.Environment()
     scheduler = setup.new_scheduler()
     source = OpenLoop(workload) if isinstance(workload, Workload) else workload
     recorder = Recorder(scheduler, setup.timer, _reporter(on_progress, len(source)))
-    observer = recorder if isinstance(source, OpenLoop) else _Answers(recorder, source)
-    replica = Replica(env, scheduler, setup.timer, observer, async_scheduling=setup.async_scheduling)
-    source.start(env, _submitter(replica, recorder, source))
+    observer: StepObserver = recorder if isinstance(source, OpenLoop) else _Answers(recorder, source)
+    front_end = new_front_end(setup, env, observer)
+    replica = Replica(env, scheduler, setup.timer, front_end or observer, async_scheduling=setup.async_scheduling)
+    admit = _submitter(replica, recorder, source)
+    if front_end is not None:
+        front_end.connect(replica, admit)
+    source.start(env, admit if front_end is None else front_end.submit)
     env.run()
     if on_progress:
         on_progress(recorder.done_requests, len(source), env.now)
     records = recorder.records()
-    return SimulationResult(records, recorder.totals(records), describe(setup, source.name))
+    totals = recorder.totals(records)
+    if front_end is not None:
+        totals = replace(totals, front_end_busy_s=front_end.busy_s)
+    return SimulationResult(records, totals, describe(setup, source.name))
+
+
+def new_front_end(setup: EngineSetup, env: simpy.Environment, observer: StepObserver) -> FrontEnd | None:
+    """The front end of an engine, to be connected to its replica; None if ``setup`` has none."""
+    if setup.front_end is None:
+        return None
+    return FrontEnd(env, setup.front_end, setup.options.api_server_count or 1, observer)
 
 
 def describe(setup: EngineSetup, workload_name: str) -> RunDescription:
     """The labels that every output of a run carries."""
     hardware, limits, devices = setup.hardware, setup.limits, setup.options.tensor_parallel_size
+    formats = setup.formats
+    peaks = {hardware.peak_flops_for(dtype) for dtype in (formats.dtype, formats.weights.computed_in)}
     return RunDescription(
         model=setup.model.name,
         hardware=f"{devices} x {hardware.name}" if devices > 1 else hardware.name,
         hardware_profile=hardware.name,
         calibrated=hardware.calibrated,
-        uncertainty=hardware.uncertainty,
+        uncertainty=setup.uncertainty,
         policy=setup.policy_name,
         workload=workload_name,
         kv_blocks=limits.num_blocks,
@@ -77,9 +95,14 @@ def describe(setup: EngineSetup, workload_name: str) -> RunDescription:
         max_num_seqs=limits.max_num_seqs,
         max_num_batched_tokens=limits.max_num_batched_tokens,
         max_model_len=limits.max_model_len,
-        dtype=setup.dtype,
-        peak_flops=hardware.peak_flops_for(setup.dtype),
+        dtype=formats.dtype,
+        peak_flops=max(peaks),
         peak_bandwidth_bytes_per_s=hardware.bandwidth_bytes_per_s,
+        quantization=formats.quantization.method if formats.quantization else None,
+        kv_cache_dtype=formats.kv_dtype,
+        formats=formats.label,
+        front_end=setup.options.front_end,
+        api_server_count=0 if setup.front_end is None else setup.options.api_server_count or 1,
     )
 
 

@@ -16,7 +16,7 @@ import simpy
 
 from simserve.errors import WorkloadError
 from simserve.scheduling import Request
-from simserve.simulation.arrivals import Moment
+from simserve.simulation.arrivals import Alarm, Moment
 from simserve.workload.sessions import Sessions
 from simserve.workload.workload import Workload
 
@@ -57,25 +57,25 @@ class OpenLoop:
         return len(self._workload)
 
     def start(self, env: simpy.Environment, submit: Submit) -> None:
-        self._env, self._submit = env, submit
+        self._submit = submit
         self._rest = requests_of(self._workload)
-        self._wait_for(next(self._rest))
+        self._due = next(self._rest)
+        self._alarm = Alarm(env, self._send, before_others=True)
+        self._alarm.set(self._due.arrival_s)
 
     def finished(self, requests: Sequence[Request]) -> None:
         """Of no interest."""
 
-    def _wait_for(self, request: Request) -> None:
-        # One event per arrival, each setting up the next, is cheaper than a process that waits.
-        Moment(self._env, request.arrival_s, lambda _: self._send(request))
-
-    def _send(self, request: Request) -> None:
-        now_s = request.arrival_s
-        self._submit(request)
-        for following in self._rest:
-            if following.arrival_s > now_s:
-                self._wait_for(following)
+    def _send(self, event: simpy.Event) -> None:
+        now_s = self._due.arrival_s
+        self._submit(self._due)
+        for request in self._rest:
+            if request.arrival_s > now_s:
+                # One event per arrival, each setting up the next, is cheaper than a process that waits.
+                self._due = request
+                self._alarm.set(request.arrival_s)
                 return
-            self._submit(following)
+            self._submit(request)
 
 
 class ClosedLoop:
@@ -212,11 +212,8 @@ def requests_of(workload: Workload) -> Iterator[Request]:
         rows = slice(start, start + ROWS_PER_BATCH)
         columns = (workload.arrival_s[rows], workload.input_tokens[rows], workload.output_tokens[rows])
         for row, (arrival_s, inputs, outputs) in enumerate(zip(*(c.tolist() for c in columns), strict=True), start):
-            yield Request(
-                row,
-                inputs,
-                outputs,
-                arrival_s=arrival_s,
-                units=prefix.of(row) if prefix else (),
-                unit_tokens=prefix.unit_tokens if prefix else 0,
-            )
+            if prefix is None:
+                yield Request(row, inputs, outputs, arrival_s=arrival_s)
+            else:
+                units, unit_tokens = prefix.of(row), prefix.unit_tokens
+                yield Request(row, inputs, outputs, arrival_s=arrival_s, units=units, unit_tokens=unit_tokens)

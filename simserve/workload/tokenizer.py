@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +17,10 @@ if TYPE_CHECKING:
 
 TOKENIZER_FILE = "tokenizer.json"
 FALLBACK_MODEL = "simserve/tiny-llama"
+
+BYTE_TOKEN = re.compile("<0x([0-9A-F]{2})>")
+SPACE_MARK = "\u2581"
+"""How tokenizers of SentencePiece's kind write a byte and a space."""
 
 
 def load_tokenizer(model_folder: Path | None = None) -> Tokenizer:
@@ -29,7 +35,7 @@ def load_tokenizer(model_folder: Path | None = None) -> Tokenizer:
 
 
 class Tokenizer:
-    """A Hugging Face tokenizer, reduced to what SimServe needs; adds no special tokens of its own accord.
+    """A Hugging Face tokenizer, reduced to what SimServe needs; adds no special tokens unless told to.
 
     ``is_fallback`` says that the model came without a tokenizer: its token counts are then those of the small
     shipped vocabulary, which takes about 2.7 characters of English per token where large ones take 4.
@@ -42,12 +48,17 @@ class Tokenizer:
         self.is_fallback = is_fallback
         self.vocab_size: int = inner.get_vocab_size()
         added = inner.get_added_tokens_decoder()
+        self._added = frozenset(added)
         self.special_ids = frozenset(token_id for token_id, token in added.items() if token.special)
         self.added_per_prompt: int = inner.num_special_tokens_to_add(False)
+        self._is_byte_level = inner.decoder is not None and b"ByteLevel" in inner.decoder.__getstate__()
 
-    def encode(self, text: str) -> list[int]:
-        """The token ids of ``text``. Raises :class:`RequestError` for text that is not valid Unicode."""
-        ids: list[int] = self._encoding(text).ids
+    def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
+        """The token ids of ``text``, with those that a real model expects around it if ``add_special_tokens``.
+
+        Raises :class:`RequestError` for text that is not valid Unicode.
+        """
+        ids: list[int] = self._encoding(text, add_special_tokens=add_special_tokens).ids
         return ids
 
     def decode(self, token_ids: Sequence[int]) -> str:
@@ -57,6 +68,27 @@ class Tokenizer:
                 raise RequestError(f"token id {token_id} is not in the vocabulary of {self.name}")
         text: str = self._inner.decode(list(token_ids), skip_special_tokens=False)
         return text
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes that one token stands for, which may end within a character; none for an id without a token."""
+        token = self._inner.id_to_token(token_id) if self._knows(token_id) else None
+        if token is None:
+            return b""
+        if token_id in self._added:
+            return token.encode()
+        if self._is_byte_level:
+            return bytes(byte for character in token for byte in _bytes_of(character))
+        byte = BYTE_TOKEN.fullmatch(token)
+        return bytes([int(byte[1], 16)]) if byte else token.replace(SPACE_MARK, " ").encode()
+
+    def text_of(self, token_ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
+        """The text of ``token_ids`` as far as they are known: a model may have more ids than its tokenizer."""
+        text: str = self._inner.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
+        return text
+
+    def stream(self, before: Sequence[int], *, skip_special_tokens: bool) -> TextStream:
+        """Text token by token, behind the tokens ``before``."""
+        return TextStream(self._inner, before, skip_special_tokens)
 
     def split(self, text: str) -> tuple[list[int], list[str]]:
         """The token ids of ``text`` and, one for one, the stretch of ``text`` that each stands for.
@@ -69,9 +101,9 @@ class Tokenizer:
         cuts = [0, *ends[:-1], len(text)] if ends else [0]
         return encoding.ids, [text[start:end] for start, end in pairwise(cuts)]
 
-    def _encoding(self, text: str) -> tokenizers.Encoding:
+    def _encoding(self, text: str, *, add_special_tokens: bool = False) -> tokenizers.Encoding:
         try:
-            return self._inner.encode(text, add_special_tokens=False)
+            return self._inner.encode(text, add_special_tokens=add_special_tokens)
         except TypeError as error:
             raise RequestError("the text has half of a surrogate pair; send valid Unicode") from error
 
@@ -80,6 +112,44 @@ class Tokenizer:
             return self._inner.id_to_token(token_id) is not None
         except OverflowError:
             return False
+
+
+class TextStream:
+    """Decodes token by token, holding back characters that are not complete."""
+
+    def __init__(self, inner: tokenizers.Tokenizer, before: Sequence[int], skip_special_tokens: bool) -> None:
+        from tokenizers.decoders import DecodeStream
+
+        self._inner = inner
+        self._skip_special_tokens = skip_special_tokens
+        self._stream = DecodeStream(ids=list(before), skip_special_tokens=skip_special_tokens)
+
+    def step(self, token_id: int) -> str | None:
+        """The text that one more token completes, None if it does not complete any."""
+        try:
+            text: str | None = self._stream.step(self._inner, token_id)
+        except Exception:  # the bare class: text before the token has changed, which broken bytes can do
+            from tokenizers.decoders import DecodeStream
+
+            self._stream = DecodeStream(ids=[], skip_special_tokens=self._skip_special_tokens)
+            text = self._stream.step(self._inner, token_id)
+        return text
+
+
+@cache
+def _byte_alphabet() -> dict[str, int]:
+    """The characters by which byte-level tokenizers write bytes: printable ones as they are, the rest from 256 on.
+
+    This is the alphabet of GPT-2, which all byte-level tokenizers share.
+    """
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = (byte for byte in range(256) if byte not in printable)
+    return {chr(byte): byte for byte in printable} | {chr(256 + at): byte for at, byte in enumerate(others)}
+
+
+def _bytes_of(character: str) -> bytes:
+    byte = _byte_alphabet().get(character)
+    return character.encode() if byte is None else bytes([byte])
 
 
 def _read(path: Path) -> tokenizers.Tokenizer:

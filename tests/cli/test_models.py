@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from simserve.cli.main import main
-from simserve.models import list_models
+from simserve.models import list_models, load_model
 
 
 def test_every_shipped_model_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -35,6 +36,22 @@ def test_the_experts_of_a_mixture_are_in_its_table(capsys: pytest.CaptureFixture
     shown = capsys.readouterr().out
     assert "expert_gate_up" in shown
     assert "30,532,122,624" in shown
+
+
+def test_a_model_published_in_four_bits_is_taken_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = load_model("llama-3.1-8b").path
+    assert folder is not None
+    config = json.loads((folder / "config.json").read_text())
+    quantization = {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True}
+    (tmp_path / "config.json").write_text(json.dumps(config | {"quantization_config": quantization}))
+
+    assert main(["models", "show", str(tmp_path)]) == 0
+    assert "bfloat16, awq: int4 weights: 5.3 GB" in capsys.readouterr().out
+    run = ["simulate", "--model", str(tmp_path), "--hardware", "L4", "--synthetic", "--num-prompts", "5", "--json"]
+    assert main(run) == 0
+    assert json.loads(capsys.readouterr().out)["quantization"] == "awq"
+    assert main([*run, "--quantization", "fp8"]) == 2
+    assert "--quantization fp8 contradicts" in capsys.readouterr().err
 
 
 def test_a_model_that_is_not_known_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,22 @@ def test_options_of_policies() -> None:
     ) == EngineOptions(policy="sglang", chunked_prefill_size=4000, schedule_policy="lpm", schedule_conservativeness=0.5)
 
 
+def test_number_formats_by_vllms_names() -> None:
+    assert options_of("-q", "awq_marlin", "--kv-cache-dtype", "fp8_e5m2") == EngineOptions(
+        quantization="awq_marlin", kv_cache_dtype="fp8_e5m2"
+    )
+    assert options_of("--quantization", "fp8", "--kv-cache-dtype", "auto") == EngineOptions(quantization="fp8")
+
+
+def test_an_answer_says_in_which_formats(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*RUN, "--quantization", "gptq", "--kv-cache-dtype", "fp8"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["dtype"], result["quantization"], result["kv_cache_dtype"]) == ("float16", "gptq", "fp8")
+    assert result["uncertainty"].endswith("carried over to int4 weights and fp8 KV cache")
+    assert main([*RUN[:-1], "--quantization", "gptq"]) == 0
+    assert "(float16, gptq: int4 weights, vllm-v1)" in capsys.readouterr().out
+
+
 def test_what_is_not_said_is_left_to_the_preset() -> None:
     assert options_of("--engine-preset", "vllm-0.11") == EngineOptions(engine_preset="vllm-0.11")
 
@@ -55,7 +72,15 @@ def test_a_policy_of_ones_own_runs_from_its_file(capsys: pytest.CaptureFixture[s
         (["--engine-preset", "vllm-7"], "--engine-preset vllm-7 is not known; choose one of vllm-0.22"),
         (["--policy", "orca", "--watermark", "0.1"], "policy orca cannot have --watermark 0.1"),
         (["--scheduling-policy", "random"], "--scheduling-policy random is not known; choose one of fcfs, priority"),
+        (["--front-end", "apache"], "--front-end apache is not known; choose one of none, vllm-v1, sglang"),
+        (["--api-server-count", "2"], "--api-server-count needs a front end whose processes it counts"),
         (["--watermark", "2"], "--watermark is a fraction of the KV blocks"),
+        (["--quantization", "nf4"], "--quantization nf4 is not known; choose one of fp8, int8, awq, awq_marlin, gptq"),
+        (
+            ["--kv-cache-dtype", "int4"],
+            "--kv-cache-dtype int4 is not known; choose one of auto, bfloat16",
+        ),
+        (["--hardware", "TPUv5e", "-q", "fp8"], "TPUv5e has no peak for fp8: choose one of bfloat16, int8"),
     ],
 )
 def test_what_cannot_be_honoured_is_told_in_a_sentence(

@@ -45,6 +45,8 @@ def test_a_run_of_the_simulation_is_predicted_to_the_last_digit(run: Path, capsy
     answer = json.loads(capsys.readouterr().out)
     assert {figure["metric"] for figure in answer["figures"]} == {"TTFT", "TPOT", "E2E", "duration", "output tokens/s"}
     assert max(abs(figure["error"]) for figure in answer["figures"]) < 1e-5
+    assert all(figure["low"] <= figure["predicted"] <= figure["high"] for figure in answer["figures"])
+    assert all(figure["in_band"] for figure in answer["figures"])
     assert answer["hardware_profile"] == "A100-SXM4-80GB"
 
 
@@ -52,7 +54,9 @@ def test_a_prediction_that_misses_fails_the_command(run: Path, capsys: pytest.Ca
     """The same run held against slower hardware."""
     arguments = ("--model", MODEL, "--hardware", "RTX4090", "--max-error", "10")
     assert main(["validate", "serving", str(run), *arguments]) == 1
-    assert "RTX4090" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "RTX4090" in shown
+    assert "of 17 measured figures lie between low and high" in shown
 
 
 def test_settings_of_the_run_are_taken_unless_told_otherwise(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

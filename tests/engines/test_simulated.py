@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from simserve.models import load_model
 
 
 @asynccontextmanager
-async def running(time_scale: float, **options: int) -> AsyncIterator[SimulatedEngine]:
+async def running(time_scale: float, **options: Any) -> AsyncIterator[SimulatedEngine]:
     engine = simulated_engine(
         load_model("meta-llama/Llama-3.1-8B-Instruct"), load_hardware("A100"), EngineOptions(**options), time_scale
     )
@@ -66,6 +67,29 @@ async def test_tokens_leave_at_their_simulated_times() -> None:
     assert len(simulated_s) > 10
     assert min(lateness_s) > -0.1
     assert sorted(lateness_s)[len(lateness_s) // 2] < 0.1
+
+
+async def test_a_front_end_takes_its_time_before_the_engine_and_after() -> None:
+    """100 ms for the request and 1 ms for each of 100 tokens of its prompt; then 50 ms for each token."""
+    async with running(math.inf, front_end="100:1000:50000") as engine:
+        events = await collect(engine, request("a", 5))
+    timing = events[-1].timing
+    assert sum(event.tokens for event in events) == 5
+    assert timing is not None
+    assert timing.scheduled_s - timing.arrival_s == pytest.approx(0.2)
+    assert timing.finish_s - timing.first_token_s == pytest.approx(4 * 0.05), "slower than steps, which go on"
+    assert events[-1].time_s == timing.finish_s
+
+
+async def test_closing_a_stream_that_the_front_end_still_reads() -> None:
+    async with running(1.0, front_end="10000:0:0") as engine:
+        stream = engine.submit(request("a", 5000))
+        await asyncio.sleep(0.05)
+        assert engine.status().waiting_requests == 1
+        await stream.aclose()
+        await asyncio.sleep(0.1)
+        status = engine.status()
+    assert (status.waiting_requests, status.running_requests, status.aborted_requests) == (0, 0, 1)
 
 
 async def test_the_same_prompt_again_finds_its_prefix() -> None:

@@ -9,11 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simserve.errors import HardwareError
 from simserve.hardware import HardwareProfile, list_hardware, load_hardware
 from simserve.latency import HostCosts, StepTimer
-from simserve.models import load_model
+from simserve.latency.number_formats import WeightFormat, plain_format, weight_format
+from simserve.models import METHODS, load_model
 
 MODELS = ("Llama-3.1-8B", "opt-13b", "Qwen3-30B-A3B", "Llama-3.2-1B-Instruct")
+QUANTIZATIONS = (None, *METHODS)
 MAX_TOKENS, MAX_SEQS, MOST_CONTEXT = 2048, 256, 16384
 NO_HOST = HostCosts(0.0, 0.0)
 ROUNDING = 1 + 1e-9
@@ -33,11 +36,22 @@ def _profile(hardware: str) -> HardwareProfile:
 
 
 @cache
-def _timer(hardware: str, model: str) -> StepTimer:
+def _weights(hardware: str, method: str | None) -> WeightFormat:
+    """In 16 bits where the device cannot compute what was asked for."""
+    try:
+        return weight_format(METHODS[method] if method else None, "bfloat16", _profile(hardware))
+    except HardwareError:
+        return plain_format("bfloat16")
+
+
+@cache
+def _timer(hardware: str, model: str, weights: WeightFormat | None = None, kv_dtype: str = "bfloat16") -> StepTimer:
     return StepTimer(
         load_model(model),
         _profile(hardware),
         dtype="bfloat16",
+        weights=weights,
+        kv_dtype=kv_dtype,
         tensor_parallel_size=1,
         max_tokens=MAX_TOKENS,
         max_seqs=MAX_SEQS,
@@ -46,11 +60,24 @@ def _timer(hardware: str, model: str) -> StepTimer:
 
 
 @settings(max_examples=200, deadline=None)
-@given(timers, st.integers(0, MAX_SEQS), contexts, chunks)
-def test_no_step_is_faster_than_peak_and_bandwidth_allow(machine, decodes, context, chunks) -> None:
-    hardware, timer = machine
+@given(
+    st.sampled_from(list_hardware()),
+    st.sampled_from(MODELS),
+    st.sampled_from(QUANTIZATIONS),
+    st.sampled_from(("bfloat16", "fp8")),
+    st.integers(0, MAX_SEQS),
+    contexts,
+    chunks,
+)
+def test_no_step_is_faster_than_peak_and_bandwidth_allow(
+    name, model, method, kv_dtype, decodes, context, chunks
+) -> None:
+    """In any number format; the peak is that of the fastest in use."""
     if not decodes and not chunks:
         return
+    hardware, weights = _profile(name), _weights(name, method)
+    timer = _timer(name, model, weights, kv_dtype)
+    peak = max(hardware.peak_flops_for(dtype) for dtype in ("bfloat16", weights.computed_in))
     sampled = min(decodes + len(chunks), MAX_SEQS)
     seconds = timer.step_s(decodes, decodes * context, chunks, sampled)
     tokens = sum(tokens for tokens, _ in chunks)
@@ -59,7 +86,7 @@ def test_no_step_is_faster_than_peak_and_bandwidth_allow(machine, decodes, conte
     columns = (1, decodes, decodes * context, tokens, pairs, kv_tokens, sampled)
     work = timer.total_work(*(np.array([float(value)]) for value in columns))
 
-    assert seconds * ROUNDING >= work.flops / hardware.peak_flops_for("bfloat16")
+    assert seconds * ROUNDING >= work.flops / peak
     assert seconds * ROUNDING >= work.bytes_moved / hardware.bandwidth_bytes_per_s
 
 
@@ -94,7 +121,7 @@ def test_a_longer_context_never_makes_a_step_faster(machine, decodes, context, c
 def test_attention_of_one_more_decode_is_never_faster(machine, decodes, context) -> None:
     _, timer = machine
 
-    fewer, more = (timer._decode.lines(count).at(count * (context + 1)) for count in (decodes, decodes + 1))
+    fewer, more = (timer._decode.lines.of(count).at(count * (context + 1)) for count in (decodes, decodes + 1))
 
     assert more * ROUNDING >= fewer
 

@@ -63,4 +63,9 @@ def description() -> RunDescription:
         dtype="bfloat16",
         peak_flops=1.0e12,
         peak_bandwidth_bytes_per_s=1.0e12,
+        quantization=None,
+        kv_cache_dtype="bfloat16",
+        formats="bfloat16",
+        front_end="none",
+        api_server_count=0,
     )

@@ -8,14 +8,23 @@ from io import StringIO
 import numpy as np
 from rich.console import Console
 
+from simserve.metrics.bands import Band, Bands
 from simserve.metrics.records import Records, RunDescription, RunTotals, TokenGaps
 from simserve.metrics.summary import summarize
 from simserve.metrics.tables import report
 
+NO_BANDS = Bands("not made")
 
-def shown(records: Records, totals: RunTotals, description: RunDescription, percentiles: tuple[float, ...]) -> str:
+
+def shown(
+    records: Records,
+    totals: RunTotals,
+    description: RunDescription,
+    percentiles: tuple[float, ...],
+    bands: Bands = NO_BANDS,
+) -> str:
     console = Console(file=StringIO(), width=100)
-    console.print(report(summarize(records, totals, percentiles), description))
+    console.print(report(summarize(records, totals, percentiles), description, bands))
     return console.file.getvalue()
 
 
@@ -29,6 +38,18 @@ def test_latencies_have_a_line_each_in_milliseconds(
     assert ["TPOT", "2", "300.00", "300.00", "500.00"] in lines
     assert ["ITL", "22", "318.18", "500.00", "500.00"] in lines
     assert ["E2E", "3", "5,333.33", "5,000.00", "9,000.00"] in lines
+
+
+def test_a_band_stands_below_its_latency_and_beside_its_total(
+    records: Records, totals: RunTotals, description: RunDescription
+) -> None:
+    bands = Bands("twice", {"mean_ttft_ms": Band(2500.4, 3999.6), "request_throughput": Band(0.25, 0.3456)})
+    lines = shown(records, totals, description, (50,), bands).splitlines()
+
+    row = next(index for index, line in enumerate(lines) if line.split()[:1] == ["TTFT"])
+    assert lines[row + 1].split() == ["2,500–4,000"]
+    assert any("0.30 (0.250–0.346) requests/s" in line for line in lines)
+    assert "low–high: twice" in lines
 
 
 def test_the_run_is_told_with_its_profile_and_definitions(

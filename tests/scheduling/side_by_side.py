@@ -114,10 +114,10 @@ class FastLedger:
         self.on_finished(finished)
 
 
-def run_fast(case: Case) -> tuple[Outcome, FastLedger]:
+def run_fast(case: Case, scheduler: Scheduler | None = None) -> tuple[Outcome, FastLedger]:
     """``case`` on the scheduler that ships."""
     env = simpy.Environment()
-    scheduler = FAST[case.policy](case.limits)
+    scheduler = scheduler or FAST[case.policy](case.limits)
     ledger = FastLedger()
     timer: Any = DyadicTimer()
     replica = Replica(env, scheduler, timer, ledger, async_scheduling=case.async_scheduling)

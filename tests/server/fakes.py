@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from simserve.engines.base import EngineStatus, GenerationRequest, RequestTiming, TokenEvent
-from simserve.errors import RequestError
+from simserve.errors import EngineError, RequestError
 
 BLOCK_TOKENS = 16
 BLOCK_BYTES = 1024
@@ -25,7 +25,9 @@ class ScriptedEngine:
         self.aborted = 0
         self.stopping = False
         self.refuse: str | None = None
+        self.broken: str | None = None
         self.break_at: int | None = None
+        self.give_up_at: int | None = None
 
     def describe(self) -> dict[str, object]:
         return {"model": "test-model", "policy": "scripted"}
@@ -37,6 +39,8 @@ class ScriptedEngine:
         self.stopping = True
 
     def submit(self, request: GenerationRequest) -> ScriptedStream:
+        if self.broken:
+            raise EngineError(self.broken)
         if self.refuse:
             raise RequestError(self.refuse)
         self.submitted.append(request)
@@ -81,6 +85,9 @@ class ScriptedStream:
             return TokenEvent(self._done, 0, 0.0, "abort")
         if engine.break_at is not None and self._done >= engine.break_at:
             raise RuntimeError("the engine broke")
+        if engine.give_up_at is not None and self._done >= engine.give_up_at:
+            del engine.running[request.request_id]
+            return TokenEvent(self._done, 0, 0.0, "error", error="the engine ran out of memory")
         index, tokens = self._done, min(engine.tokens_per_step, self._count - self._done)
         self._done += tokens
         time_s = self._done * 0.01

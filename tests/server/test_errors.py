@@ -173,6 +173,22 @@ async def test_a_failure_after_the_stream_began_is_an_event(client: Client, engi
     assert events[-1]["error"]["type"] == "server_error"
 
 
+@pytest.mark.parametrize("choices", [1, 3])
+async def test_an_engine_that_gives_a_request_up(client: Client, engine: ScriptedEngine, choices: int) -> None:
+    engine.give_up_at = 2
+    error = await error_of(client.chat(max_tokens=5, n=choices), 500)
+    assert (error["message"], error["type"]) == ("the engine ran out of memory", "server_error")
+    events = await client.chunks(client.chat(max_tokens=5, n=choices, stream=True))
+    assert events[-1]["error"]["message"] == "the engine ran out of memory"
+    assert not engine.running
+
+
+async def test_an_engine_that_is_gone(client: Client, engine: ScriptedEngine) -> None:
+    engine.broken = "the engine has failed and must be restarted"
+    error = await error_of(client.chat(), 503)
+    assert (error["message"], error["type"]) == (engine.broken, "server_error")
+
+
 async def test_unknown_path(client: Client) -> None:
     error = await error_of(client.session.get("/v2/nothing"), 404)
     assert "/v2/nothing" in error["message"]

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer as HuggingFaceTokenizer
+from tokenizers.models import BPE
 
 from simserve.errors import ModelError, RequestError
 from simserve.resources import data_dir
@@ -99,3 +101,21 @@ def test_the_shipped_files_agree_with_the_models_config(tiny: Tokenizer) -> None
 
 def test_the_shipped_tokenizer_is_small() -> None:
     assert (SHIPPED / "tokenizer.json").stat().st_size < 200_000
+
+
+@given(text=st.text())
+def test_the_bytes_of_the_tokens_join_to_the_text(tiny: Tokenizer, text: str) -> None:
+    assert b"".join(tiny.token_bytes(token_id) for token_id in tiny.encode(text)) == text.encode()
+
+
+def test_a_special_token_stands_for_its_name_and_an_unknown_id_for_nothing(tiny: Tokenizer) -> None:
+    assert tiny.token_bytes(2) == b"<|eos|>"
+    assert tiny.token_bytes(10**6) == tiny.token_bytes(-1) == b""
+
+
+def test_tokens_of_sentencepiece_are_read_too() -> None:
+    """Its spaces are low lines, and a byte without a token of its own is written in hexadecimal."""
+    vocabulary = {"<unk>": 0, "\u2581Hi": 1, "<0xE2>": 2}
+    inner = HuggingFaceTokenizer(BPE(vocabulary, [], unk_token="<unk>", byte_fallback=True))
+    tokenizer = Tokenizer(inner, "sentences", is_fallback=False)
+    assert [tokenizer.token_bytes(one) for one in (1, 2)] == [b" Hi", b"\xe2"]

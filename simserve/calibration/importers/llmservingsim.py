@@ -76,6 +76,18 @@ def read_layers_ns(file: Path, tensor_parallel_size: int, leave_out: tuple[str, 
     return GemmPoints(*np.array(points).T)
 
 
+def read_attention_ns(file: Path) -> MixedPoints:
+    """Attention of JAX: a prefill chunk on cached tokens, or decodes of one context each, never both; medians."""
+    numbers = ("prefill_chunk_size", "kv_cache_size", "batch_size", "p50_ns")
+    table = read_columns(file, numbers)
+    chunk, cached, sequences = (table[name] for name in numbers[:3])
+    prefill = chunk > 0
+    if (sequences[prefill] != 1).any():
+        raise HardwareError(f"{file}: holds prefill chunks of several sequences at once, which cannot be used here")
+    decodes, context = np.where(prefill, 0.0, sequences), np.where(prefill, 0.0, cached)
+    return MixedPoints(table["p50_ns"] * NS, chunk, np.where(prefill, cached, 0.0), decodes, context)
+
+
 def read_mixed_attention(file: Path) -> MixedPoints:
     """Attention of vLLM 0.19: one prefill chunk on cached tokens beside decodes of one context each."""
     numbers = ("prefill_chunk", "kv_prefill", "n_decode", "kv_decode", "time_us")

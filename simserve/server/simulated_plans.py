@@ -1,4 +1,4 @@
-"""From a validated request to sequences for the engine: tokens in, length, text and where a stop string ends it.
+"""Plans for the simulated engine: tokens in, length, text and where a stop string ends it.
 
 The simulated text is known before the first step runs, so everything about an answer but its timing is settled here.
 It is a function of model, prompt and ``seed`` alone; ``max_tokens``, ``stop`` and ``n`` only cut it or add to it.
@@ -6,30 +6,37 @@ It is a function of model, prompt and ``seed`` alone; ``max_tokens``, ``stop`` a
 
 from __future__ import annotations
 
-import asyncio
+import copy
 import hashlib
 import itertools
 import math
 import random
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from typing import Any, Protocol
 
-from simserve.engines.base import GenerationRequest
-from simserve.server.errors import ApiError
-from simserve.server.protocol import ChatRequest, CompletionFields, CompletionRequest, Prompt
+from simserve.engines.base import GenerationRequest, TokenEvent
+from simserve.server.fields import Prompt
+from simserve.server.plans import (
+    INLINE_PROMPT_CHARACTERS,
+    Piece,
+    Plan,
+    check_limit,
+    check_prompt,
+    run,
+    tokenized,
+)
+from simserve.server.protocol import ChatRequest, CompletionFields, CompletionRequest
+from simserve.server.unsupported import SIMULATED, refuse_unsupported
 from simserve.workload import render_chat
 
 # Answer lengths when the client leaves them open: lognormal, mean 128 tokens, median 93, 95th percentile 347.
 MEAN_ANSWER_TOKENS = 128
 ANSWER_SIGMA = 0.8
 
-# Above this the work is done in a thread, so that one long prompt or answer does not hold up all other streams.
-INLINE_PROMPT_CHARACTERS = 20_000
+# Above this an answer is written in a thread, so that a long one does not hold up all other streams.
 INLINE_ANSWER_TOKENS = 2_000
-
-Result = TypeVar("Result")
 
 
 class Tokenizer(Protocol):
@@ -58,7 +65,7 @@ class TextSource(Protocol):
 
 
 @dataclass(frozen=True)
-class Choice:
+class SimulatedChoice:
     """One sequence to generate and the answer it will have; one piece of text per token.
 
     ``finish_reason`` is "stop" where the answer ends by itself or at a stop string, "length" where a limit cuts it.
@@ -69,26 +76,14 @@ class Choice:
     pieces: Sequence[str]
     finish_reason: str
 
-    @property
-    def text(self) -> str:
-        return "".join(self.pieces)
+    def read(self, event: TokenEvent) -> Piece:
+        """The text of the event's tokens."""
+        text = "".join(self.pieces[event.index : event.index + event.tokens])
+        return Piece(text, None if event.finish_reason is None else self.finish_reason)
 
 
-@dataclass(frozen=True)
-class Plan:
-    """All choices of one HTTP request; ``prompt_tokens`` counts each of the ``prompts`` once, however many choices."""
-
-    prompts: int
-    prompt_tokens: int
-    choices: list[Choice]
-
-    @property
-    def output_tokens(self) -> int:
-        return sum(len(choice.pieces) for choice in self.choices)
-
-
-class Planner:
-    """Turns requests for one served model into plans; token ids of prompts must lie below ``vocab_size``."""
+class SimulatedPlanner:
+    """See :class:`simserve.server.plans.Planner`; token ids of prompts must lie below ``vocab_size``."""
 
     def __init__(self, model: str, tokenizer: Tokenizer, text: TextSource, max_model_len: int, vocab_size: int) -> None:
         self._model = model
@@ -98,62 +93,46 @@ class Planner:
         self._max_model_len = max_model_len
         self._numbers = itertools.count()
 
+    def renamed(self, model: str) -> SimulatedPlanner:
+        """The same for another name, with other words: an adapter of the model. Sequences have ids of their own."""
+        other = copy.copy(self)
+        other._model = model
+        return other
+
+    def refuse(self, fields: dict[str, Any]) -> None:
+        refuse_unsupported(fields, SIMULATED)
+
     async def chat(self, request: ChatRequest, request_id: str) -> Plan:
-        """Plan a chat completion; raises :class:`ApiError` if the prompt does not fit the context."""
         messages = request.conversation()
         size = sum(len(message["content"]) for message in messages)
 
-        def encode() -> list[list[int]]:
-            return [self._tokenizer.encode(render_chat(messages))]
+        def encode() -> list[int]:
+            return self._tokenizer.encode(render_chat(messages))
 
-        prompts = await _run(encode, in_thread=size > INLINE_PROMPT_CHARACTERS)
-        return await self._plan(request, prompts, request_id, "messages")
+        tokens = await run(encode, in_thread=size > INLINE_PROMPT_CHARACTERS)
+        check_prompt(tokens, self._max_model_len, "messages")
+        return await self._plan(request, [tokens], request_id)
 
     async def completion(self, request: CompletionRequest, request_id: str) -> Plan:
-        """Plan a completion of one or many prompts; raises :class:`ApiError` if one does not fit the context."""
-        size = sum(len(prompt) for prompt in request.prompt if isinstance(prompt, str))
+        return await self._plan(request, await self.token_ids(request.prompt, "prompt"), request_id)
 
-        def encode() -> list[list[int]]:
-            return [self._encode(prompt) for prompt in request.prompt]
+    async def token_ids(self, prompts: Sequence[Prompt], param: str) -> list[list[int]]:
+        return await tokenized(prompts, self._tokenizer.encode, self._max_model_len, self._vocab_size, param)
 
-        prompts = await _run(encode, in_thread=size > INLINE_PROMPT_CHARACTERS)
-        return await self._plan(request, prompts, request_id, "prompt")
-
-    def _encode(self, prompt: Prompt) -> list[int]:
-        if isinstance(prompt, str):
-            return self._tokenizer.encode(prompt)
-        if max(prompt) >= self._vocab_size:
-            raise ApiError(
-                f"Token id {max(prompt)} is not in the model's vocabulary of {self._vocab_size}.", param="prompt"
-            )
-        return prompt
-
-    async def _plan(self, request: CompletionFields, prompts: list[list[int]], request_id: str, param: str) -> Plan:
-        for tokens in prompts:
-            self._check_context(tokens, param)
+    async def _plan(self, request: CompletionFields, prompts: list[list[int]], request_id: str) -> Plan:
+        check_limit(request.token_limit(), self._max_model_len)
         keys = [self._keys(request, tokens) for tokens in prompts]
         wanted = sum(self._length(request, len(tokens), key[0])[0] for tokens, key in zip(prompts, keys, strict=True))
 
-        def build() -> list[Choice]:
+        def build() -> list[SimulatedChoice]:
             return [
                 self._choice(request, tokens, key, prompt * request.n + which, request_id)
                 for prompt, tokens in enumerate(prompts)
                 for which, key in enumerate(keys[prompt])
             ]
 
-        choices = await _run(build, in_thread=wanted * request.n > INLINE_ANSWER_TOKENS)
-        return Plan(prompts=len(prompts), prompt_tokens=sum(map(len, prompts)), choices=choices)
-
-    def _check_context(self, tokens: list[int], param: str) -> None:
-        if not tokens:
-            raise ApiError("The prompt is empty; give at least one token.", param=param)
-        if len(tokens) >= self._max_model_len:
-            raise ApiError(
-                f"This model's maximum context length is {self._max_model_len} tokens. However, your prompt contains"
-                f" {len(tokens)} input tokens, which leaves none for the answer; shorten it.",
-                param=param,
-                code="context_length_exceeded",
-            )
+        choices = await run(build, in_thread=wanted * request.n > INLINE_ANSWER_TOKENS)
+        return Plan(prompts=len(prompts), prompt_tokens=sum(map(len, prompts)), choices=choices, is_settled=True)
 
     def _keys(self, request: CompletionFields, tokens: list[int]) -> list[str]:
         """What the text of each of a prompt's choices depends on; at temperature 0 they are all alike."""
@@ -166,18 +145,10 @@ class Planner:
         """How many tokens the answer has before stop strings are looked for, and why it ends there.
 
         With a limit exactly that many, which makes benchmarks predictable; else a length drawn from the key, or all
-        of the context with ``ignore_eos``. What the context leaves is the most there can be; a limit above the whole
-        context is an error, as in vLLM.
+        of the context with ``ignore_eos``. What the context leaves is the most there can be.
         """
         room = self._max_model_len - prompt_tokens
         limit = request.token_limit()
-        if limit is not None and limit > self._max_model_len:
-            raise ApiError(
-                f"This model's maximum context length is {self._max_model_len} tokens, and {limit} are asked for the "
-                "answer alone; ask for fewer.",
-                param="max_tokens",
-                code="context_length_exceeded",
-            )
         if limit is not None or request.ignore_eos:
             return min(limit or room, room), "length"
         drawn = max(_drawn_length(key), request.min_tokens)
@@ -190,7 +161,7 @@ class Planner:
         key: str,
         index: int,
         request_id: str,
-    ) -> Choice:
+    ) -> SimulatedChoice:
         count, reason = self._length(request, len(tokens), key)
         pieces = self._text.answer(key, count).pieces
         stopped = _cut_at_stop(pieces, request.stop, request.min_tokens, keep_stop=request.include_stop_str_in_output)
@@ -202,8 +173,8 @@ class Planner:
             priority=request.priority,
         )
         if stopped is None:
-            return Choice(index, sequence, pieces, reason)
-        return Choice(index, replace(sequence, output_tokens=len(stopped)), stopped, "stop")
+            return SimulatedChoice(index, sequence, pieces, reason)
+        return SimulatedChoice(index, replace(sequence, output_tokens=len(stopped)), stopped, "stop")
 
 
 def _drawn_length(key: str) -> int:
@@ -212,7 +183,7 @@ def _drawn_length(key: str) -> int:
     return max(1, round(random.Random(key).lognormvariate(mu, ANSWER_SIGMA)))
 
 
-def _cut_at_stop(pieces: Sequence[str], stops: list[str], min_tokens: int, *, keep_stop: bool) -> list[str] | None:
+def _cut_at_stop(pieces: Sequence[str], stops: Sequence[str], min_tokens: int, *, keep_stop: bool) -> list[str] | None:
     """The pieces up to the token that completes the first stop string, text cut before it; None if there is none.
 
     As in vLLM, a stop string counts only if it ends after the first ``min_tokens`` tokens, and ``keep_stop`` leaves
@@ -243,7 +214,3 @@ def _pieces_up_to(pieces: Sequence[str], end: int, cut: int) -> list[str]:
         kept.append(piece[: max(0, cut - at)])
         at += len(piece)
     return kept
-
-
-async def _run(work: Callable[[], Result], *, in_thread: bool) -> Result:
-    return await asyncio.to_thread(work) if in_thread else work()

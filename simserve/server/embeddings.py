@@ -1,0 +1,98 @@
+"""``POST /v1/embeddings``: what clients send and get, and the vectors of the simulated engine."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import itertools
+from array import array
+from collections.abc import Sequence
+from typing import Annotated, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+from pydantic import Field
+
+from simserve.engines.base import Engine, GenerationRequest
+from simserve.server.errors import ApiError
+from simserve.server.fields import Fields, Prompts, Whole
+from simserve.server.streams import drained, opened, together
+
+Vector = npt.NDArray[np.float32]
+
+
+class EmbeddingRequest(Fields):
+    """Body of the request; ``input`` is read as a list, each text or token ids."""
+
+    model: str | None = None
+    input: Prompts
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: Annotated[Whole, Field(ge=1)] | None = None
+    user: str | None = None
+
+    def check_dimensions(self, dimensions: int) -> None:
+        """Raise 400 for vectors of another length than the model's: only models made for it can be cut."""
+        if self.dimensions not in (None, dimensions):
+            raise ApiError(
+                f"This model's embeddings have {dimensions} dimensions and cannot be cut to {self.dimensions}.",
+                param="dimensions",
+            )
+
+
+class Embedder(Protocol):
+    """Turns prompts into vectors of length 1, with one kind of engine."""
+
+    @property
+    def dimensions(self) -> int:
+        """How many numbers a vector has."""
+        ...
+
+    async def embed(self, prompts: Sequence[Sequence[int]], request_id: str) -> list[Vector]:
+        """A vector for each prompt, once the engine has read them all."""
+        ...
+
+
+class SimulatedEmbedder:
+    """Vectors that depend on the tokens alone and mean nothing, at the time at which an engine would have them.
+
+    For the engine it is a request for one token: it reads the whole prompt and is done with the step that ends it.
+    With another ``salt`` all vectors are others, as those of an adapter.
+    """
+
+    def __init__(self, engine: Engine, hidden_size: int, salt: str = "") -> None:
+        self._engine = engine
+        self._salt = salt.encode()
+        self.dimensions = hidden_size
+        self._numbers = itertools.count()
+
+    async def embed(self, prompts: Sequence[Sequence[int]], request_id: str) -> list[Vector]:
+        sequences = [
+            GenerationRequest(f"{request_id}-{next(self._numbers)}", tokens, max_tokens=1) for tokens in prompts
+        ]
+        async with opened(self._engine, sequences) as streams:
+            await together([drained(stream) for stream in streams])
+        return [self._vector(tokens) for tokens in prompts]
+
+    def _vector(self, tokens: Sequence[int]) -> Vector:
+        digest = hashlib.blake2b(
+            array("q", tokens).tobytes() + self._salt, digest_size=16, person=b"simserve-embed"
+        ).digest()
+        drawn = np.random.default_rng(int.from_bytes(digest, "little")).standard_normal(self.dimensions)
+        return (drawn / np.linalg.norm(drawn)).astype(np.float32)
+
+
+def embeddings_body(request: EmbeddingRequest, model: str, vectors: Sequence[Vector], prompt_tokens: int) -> bytes:
+    """The answer: vectors as numbers, or as the base64 of little-endian float32, which OpenAI's clients ask for."""
+    as_base64 = request.encoding_format == "base64"
+    data = [
+        {"object": "embedding", "index": index, "embedding": _base64(vector) if as_base64 else vector}
+        for index, vector in enumerate(vectors)
+    ]
+    usage = {"prompt_tokens": prompt_tokens, "total_tokens": prompt_tokens}
+    body = {"object": "list", "data": data, "model": model, "usage": usage}
+    return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _base64(vector: Vector) -> str:
+    return base64.b64encode(vector.astype("<f4").tobytes()).decode()

@@ -1,0 +1,100 @@
+"""All that it takes to serve one real model: the torch engine, its tokenizer, its chat template and its embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from simserve.config import EngineOptions
+from simserve.errors import ConfigError, ModelError
+from simserve.models import ModelSpec
+from simserve.server.chat_template import load_chat_template
+from simserve.server.embeddings import Vector
+from simserve.server.service import Service
+from simserve.server.torch_plans import TorchPlanner
+
+if TYPE_CHECKING:
+    from simserve.engines.torch import TorchEngine
+
+NEEDED = ("torch", "safetensors", "jinja2")
+
+ONLY_SIMULATED = ("quantization", "kv_cache_dtype", "count_graph_memory", "front_end", "api_server_count")
+"""Options that the torch engine has nothing for; it is eager whatever ``enforce_eager`` says."""
+
+SINGLE_THREAD_BYTES = 16 * 2**20
+"""Weights of less than this fit into a core's cache: a second thread would wait longer than it computes."""
+
+
+def torch_service(
+    model: ModelSpec,
+    options: EngineOptions,
+    device: str | None = None,
+    model_names: Sequence[str] = (),
+    threads: int | None = None,
+) -> Service:
+    """A service that runs ``model``, whose folder has its weights and tokenizer; blocks until they are loaded.
+
+    ``device`` is torch's name of one, by default a GPU if there is one; ``model_names`` as for the simulated engine;
+    ``threads`` is how many torch computes with on a CPU, by default what torch chooses, and one for tiny models.
+    Raises :class:`ConfigError` where torch is missing, and :class:`simserve.errors.SimServeError` for a model that
+    cannot be read, does not fit, or for options that the torch engine cannot honour.
+    """
+    check_torch(model, options)
+    from simserve.engines.torch import TorchEngine, default_device
+
+    if threads is None and model.weight_bytes < SINGLE_THREAD_BYTES:
+        threads = 1
+    template = None if model.path is None else load_chat_template(model.path)
+    engine = TorchEngine.load(model, device or default_device(), options=options, threads=threads)
+    planner = TorchPlanner(
+        engine.tokenizer,
+        template,
+        max_model_len=engine.max_model_len,
+        vocab_size=model.vocab_size,
+        defaults=engine.generation_defaults,
+    )
+    embedder = TorchEmbedder(engine, model.hidden_size)
+    return Service(engine, planner, embedder, list(model_names) or [model.name], model.name)
+
+
+class TorchEmbedder:
+    """Mean of the last layer's hidden states over a text's tokens; see :class:`simserve.server.embeddings.Embedder`."""
+
+    def __init__(self, engine: TorchEngine, hidden_size: int) -> None:
+        self._engine = engine
+        self.dimensions = hidden_size
+
+    async def embed(self, prompts: Sequence[Sequence[int]], request_id: str) -> list[Vector]:
+        vectors = await self._engine.embed(prompts, pooling="mean")
+        return [np.array(vector, dtype=np.float32) for vector in vectors]
+
+
+def check_torch(model: ModelSpec, options: EngineOptions) -> None:
+    """Raise what :func:`torch_service` would for a model, or options, that the torch engine cannot have."""
+    _check_installed()
+    _check_options(options)
+    _check_tokenizer(model)
+
+
+def _check_installed() -> None:
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"--engine torch needs {' and '.join(missing)}: pip install simserve[torch]")
+
+
+def _check_options(options: EngineOptions) -> None:
+    plain = EngineOptions()
+    given = [name for name in ONLY_SIMULATED if getattr(options, name) != getattr(plain, name)]
+    if given:
+        raise ConfigError(f"--{given[0].replace('_', '-')} can be simulated and not run; leave it out")
+
+
+def _check_tokenizer(model: ModelSpec) -> None:
+    if model.path is None or not (model.path / "tokenizer.json").is_file():
+        raise ModelError(
+            f"{model.name} has no tokenizer.json beside its config.json: --engine torch runs a model with its own"
+            " weights and tokenizer, such as simserve/tiny-chat or a folder downloaded from Hugging Face"
+        )
