@@ -24,6 +24,8 @@ NOT_RUN = {
     "./run_openai_server.sh": "it installs, and serves until it is stopped",
     "make test": "it would run these very tests",
     "simserve serve": "it serves until it is stopped; the fixture below runs it",
+    "simserve bench": "it needs a server on port 8000; tests/cli/test_bench.py runs the like",
+    "simserve smoke": "it needs port 8000 to be free; tests/cli/test_smoke.py runs the like",
 }
 ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 

@@ -90,11 +90,7 @@ def make_plan(options: BenchOptions) -> Plan:
     if options.ready_check_timeout_s > 0:
         wait_for_answer(server, options.ready_check_timeout_s)
     card = first_model(server) if target.model is None else named_model(server, target.model)
-    found = find_counter(options.tokenizer, card.root)
-    counter, notes = found.counter, [found.note] if found.note else []
-    if card.owner == "simserve" and not counter.is_exact and not options.tokenizer.skip:
-        # Our own server counts with the small tokenizer that ships, for models that have none.
-        counter, notes = TextTokenizer(load_tokenizer(), card.root), []
+    counter, notes = _counter(options, card)
     shape = options.shape
     drawn = _draw(options, backend, counter)
     name = target.served_model_name or card.name
@@ -192,6 +188,15 @@ def _endpoint(backend: Backend, given: str | None) -> str:
             f" leave it out for {backend.path}"
         )
     return given
+
+
+def _counter(options: BenchOptions, card: ModelCard) -> tuple[TokenCounter, list[str]]:
+    """What counts tokens, and what there is to know of it."""
+    found = find_counter(options.tokenizer, card.root)
+    if card.owner == "simserve" and not found.counter.is_exact and not options.tokenizer.skip:
+        # Our own server counts with the small tokenizer that ships, for models that have none.
+        return TextTokenizer(load_tokenizer(), card.root), []
+    return found.counter, [found.note] if found.note else []
 
 
 def _draw(options: BenchOptions, backend: Backend, counter: TokenCounter) -> Drawn:

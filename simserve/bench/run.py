@@ -110,21 +110,18 @@ def assess(
 
 def count_tokens(plan: Plan, outcomes: Sequence[Outcome]) -> tuple[list[Outcome], dict[str, int]]:
     """Outcomes with all their tokens counted: by the server's usage, else the tokenizer, else by characters."""
-    how: Counter[str] = Counter()
     done: list[Outcome] = []
     for one in outcomes:
         if not one.ok:
             done.append(one)
             continue
-        output = one.output_tokens
+        output, counted_by = one.output_tokens, one.counted_by
         if output is None:
             output = max(plan.counter.count(one.text), 1)
-            how["tokenizer" if plan.counter.is_exact else "estimate"] += 1
-        else:
-            how["usage"] += 1
+            counted_by = "tokenizer" if plan.counter.is_exact else "estimate"
         inputs = plan.sample_of(one.index).input_tokens if one.input_tokens is None else one.input_tokens
-        done.append(one.with_counts(inputs, output))
-    return done, dict(how)
+        done.append(one.with_counts(inputs, output, counted_by))
+    return done, Counter(one.counted_by for one in done if one.ok)
 
 
 def wait_until_ready(plan: Plan, say: Say) -> None:

@@ -20,6 +20,7 @@ from simserve.bench.datasets import Drawn, Order, draw_samples
 from simserve.bench.datasets.random_text import range_ratios
 from simserve.bench.datasets.trace import shared_fraction
 from simserve.bench.tokens import Estimate, TextTokenizer, TokenizerOptions, estimated_tokens, find_counter
+from simserve.bench.tokens.counter import TransformersTokenizer
 from simserve.errors import ConfigError, WorkloadError
 from simserve.resources import data_dir
 from simserve.workload import load_tokenizer, read_trace
@@ -65,6 +66,17 @@ class TestTokens:
 
     def test_without_a_tokenizer_if_told_so(self) -> None:
         assert not find_counter(TokenizerOptions(skip=True), "simserve/tiny-llama").counter.is_exact
+
+    @pytest.mark.parametrize("options", [{"mode": "hf"}, {"mode": "slow"}, {"trust_remote_code": True}])
+    def test_transformers_counts_alike_and_knows_the_chat_template(self, options: dict[str, Any]) -> None:
+        pytest.importorskip("transformers")
+        folder = data_dir("models") / "simserve/tiny-llama"
+        counter, _ = find_counter(TokenizerOptions(str(folder), **options), "x")
+        assert isinstance(counter, TransformersTokenizer)
+        assert counter.count("The kettle is on the stove.") == 7
+        assert counter.decode(counter.encode("on the stove")) == "on the stove"
+        assert len(counter.allowed_ids) == counter.vocab_size - len(load_tokenizer().special_ids)
+        assert "hello" in str(counter.chat([{"role": "user", "content": "hello"}]))
 
     def test_one_that_cannot_be_had_is_one_sentence(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -12,9 +12,10 @@ import pytest
 
 from bench.asking import HELLO, outcome, outcomes
 from bench.raw_server import Piece, Received, Then, chunked, raw_server, sse, whole
-from simserve.bench.backends import Ask, find_backend
+from simserve.bench.backends import BACKENDS, Ask, find_backend
 from simserve.bench.load.driver import Driver, Load
 from simserve.bench.measure.outcome import outcome_of
+from simserve.bench.sample import Media, Sample
 from simserve.bench.wire.address import parse_address
 from simserve.bench.wire.encode import encode_request
 from simserve.bench.wire.exchange import Spool
@@ -65,6 +66,65 @@ async def test_each_failure_has_its_name(answer: list[Piece], kind: str, message
     found, said = await failure(answer)
     assert found == kind
     assert message in said
+
+
+CHAT = {"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": None}]}
+FIRST_EVENTS: dict[str, dict[str, Any]] = {
+    **{name: TOKEN for name in ("openai", "vllm", "sglang", "lmdeploy", "scalellm", "llama.cpp")},
+    "openai-chat": CHAT,
+    "openai-audio": CHAT,
+    "openai-responses": {"type": "response.output_text.delta", "delta": "a"},
+    "tgi": {"index": 1, "token": {"id": 1, "text": "a", "special": False}, "generated_text": None},
+    "tensorrt-llm": {"text_output": "a"},
+}
+"""The first token of a stream, as each backend writes it."""
+
+WHOLE = tuple(name for name in BACKENDS if name not in FIRST_EVENTS)
+ASKED = Sample("hello", 1, 3, media=(Media("audio", "wav", b"RIFF"),), documents=["this"])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        ([whole({"error": {"message": "x"}}, "500 Internal Server Error")], "HTTP 500 Internal Server Error"),
+        ([whole({"error": {"message": "x"}}, "429 Too Many Requests")], "HTTP 429 Too Many Requests"),
+        ([Then.RESET], "connection closed before the answer was complete"),
+        ([b"220 mail.example ESMTP\r\n", Then.CLOSE], "not HTTP/1.1"),
+        ([whole({"error": {"message": "x"}})], "error inside a 200 answer"),
+        ([whole(b"<html>")], "malformed answer"),
+    ],
+)
+async def test_every_backend_fails_alike(backend: str, answer: list[Piece], kind: str) -> None:
+    async with raw_server(lambda request: answer) as server:
+        one = await outcome(server.url, backend, ASKED)
+    assert one.failure is not None
+    assert one.failure.kind == kind
+
+
+@pytest.mark.parametrize(("backend", "first"), FIRST_EVENTS.items())
+@pytest.mark.parametrize("end", [Then.CLOSE, Then.RESET])
+async def test_every_stream_that_is_cut_fails(backend: str, first: dict[str, Any], end: Then) -> None:
+    async with raw_server(lambda request: [*chunked(*sse(first), end=b""), end]) as server:
+        one = await outcome(server.url, backend, ASKED)
+    assert one.failure is not None
+    assert one.failure.kind == "stream cut in the middle"
+
+
+@pytest.mark.parametrize(("backend", "first"), FIRST_EVENTS.items())
+async def test_every_stream_may_end_in_an_error(backend: str, first: dict[str, Any]) -> None:
+    async with raw_server(lambda request: chunked(*sse(first, {"error": "out of memory"}))) as server:
+        one = await outcome(server.url, backend, ASKED)
+    assert str(one.failure) == "error inside a 200 answer: out of memory"
+
+
+@pytest.mark.parametrize("backend", WHOLE)
+async def test_every_whole_answer_that_is_cut_fails(backend: str) -> None:
+    answer = [b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{", Then.CLOSE]
+    async with raw_server(lambda request: answer) as server:
+        one = await outcome(server.url, backend, ASKED)
+    assert one.failure is not None
+    assert one.failure.kind == "connection closed before the answer was complete"
 
 
 async def test_retry_after_is_kept() -> None:

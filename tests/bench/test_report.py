@@ -211,7 +211,8 @@ class TestTable:
         )  # fmt: skip
 
     def test_estimated_tokens_are_marked(self) -> None:
-        run = run_of([outcome()], counted={"estimate": 1})
+        run = run_of([outcome(counted_by="estimate")], counted={"estimate": 1})
+        assert rows_of(run)[0]["tokens_counted_by"] == "estimate"
         assert "10 in, 5 out (estimated)" in text_of(run)
         assert any("estimated: output tokens of 1 answers" in note for note in run.notes)
 

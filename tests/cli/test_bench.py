@@ -163,7 +163,7 @@ serve --backend openai-chat --model gpt-4 --num-prompts 8 --endpoint /v1/chat/co
 MULTI_TURN = """
 -i conversations.json -m gpt-4 -u {url}
 -i conversations.json -m gpt-4 -u {url} -p 4 -k 8 -n 12 --request-rate 50 --max-turns 4 --warmup-step
--i conversations.json -m gpt-4 -u {url} -p 2 --excel-output --stats-json-output s.json --warmup-percentages 0%,50%
+-i conversations.json -m gpt-4 -u {url} -p 2 --processes 2 -e --stats-json-output s.json --warmup-percentages 0,50%
 -i conversations.json --model gpt-4 --url {url} -o out.json --no-early-stop --limit-min-tokens -1 --limit-max-tokens 20
 """.strip().splitlines()
 
@@ -179,7 +179,7 @@ class TestExamples:
     def test_conversations_too(self, words: str, url: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["bench", "multi-turn", *shlex.split(words.format(url=url))]) == 0
         assert "turns/s" in capsys.readouterr().out
-        if "--excel-output" in words:
+        if " -e " in words:
             assert list(folder.glob("statistics_2_clients__*"))
             blocks = json.loads((folder / "s.json").read_text())["without_first"]
             assert (blocks["0%"]["turns"], blocks["50%"]["turns"]) == (12, 6)

@@ -118,8 +118,9 @@ def is_stream(response: Response) -> bool:
 
 def read_events(response: Response, take: Callable[[Answer, Event, dict[str, Any]], None]) -> Answer:
     """An answer from a stream: ``take`` is called with each event and its JSON until one is an error or [DONE]."""
-    answer = Answer()
-    for event in events_of(response):
+    events = events_of(response)
+    answer = Answer() if events else _no_stream(response)
+    for event in events:
         answer.events += 1
         if event.data == b"[DONE]":
             answer.is_finished = True
@@ -134,6 +135,16 @@ def read_events(response: Response, take: Callable[[Answer, Event, dict[str, Any
         assert isinstance(body, dict)
         take(answer, event, body)
     return answer
+
+
+def _no_stream(response: Response) -> Answer:
+    """What stands where events were expected: an error in one piece, or nothing at all, which is an empty stream."""
+    if not response.body.strip():
+        return Answer()
+    error = error_message(json_object(response).get("error"))
+    if error is None:
+        raise BrokenStream(f"the answer is no event stream: {response.body[:60].decode('utf-8', 'replace')!r}")
+    return Answer(error=error)
 
 
 def error_message(error: object) -> str | None:

@@ -6,6 +6,7 @@ import math
 from array import array
 from dataclasses import dataclass, replace
 from http import HTTPStatus
+from typing import Literal
 
 import orjson
 
@@ -14,6 +15,9 @@ from simserve.bench.backends.events import BrokenStream, Response, take_apart
 from simserve.bench.wire.exchange import Finished
 
 MESSAGE_CHARACTERS = 200
+
+CountedBy = Literal["usage", "tokenizer", "estimate"]
+"""Who says how many tokens an answer has: the server, a tokenizer, or the number of its characters."""
 
 TROUBLES = {
     "refused": "connection refused",
@@ -67,6 +71,7 @@ class Outcome:
     server_ttft_s: float
     reads: int
     events: int
+    counted_by: CountedBy = "usage"
 
     @property
     def ok(self) -> bool:
@@ -90,13 +95,9 @@ class Outcome:
             return math.nan
         return (self.e2el_s - self.ttft_s) / (self.output_tokens - 1)
 
-    def with_counts(self, input_tokens: int | None = None, output_tokens: int | None = None) -> Outcome:
-        """The same, with counts that the server did not give."""
-        return replace(
-            self,
-            input_tokens=self.input_tokens if input_tokens is None else input_tokens,
-            output_tokens=self.output_tokens if output_tokens is None else output_tokens,
-        )
+    def with_counts(self, input_tokens: int, output_tokens: int, counted_by: CountedBy) -> Outcome:
+        """The same with all its tokens counted."""
+        return replace(self, input_tokens=input_tokens, output_tokens=output_tokens, counted_by=counted_by)
 
 
 def outcome_of(exchange: Finished, backend: Backend, *, keep_text: bool) -> Outcome:

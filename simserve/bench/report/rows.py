@@ -13,7 +13,8 @@ from simserve.bench.run import BenchRun
 
 COLUMNS = (
     "index", "request_id", "status", "error", "due_s", "sent_s", "end_s", "lag_ms", "client_queue_ms", "ttft_ms",
-    "tpot_ms", "e2el_ms", "e2el_scheduled_ms", "input_tokens", "output_tokens", "cached_tokens", "chunks", "reads",
+    "tpot_ms", "e2el_ms", "e2el_scheduled_ms", "input_tokens", "output_tokens", "cached_tokens",
+    "tokens_counted_by", "chunks", "reads",
     "server_queue_ms", "server_ttft_ms",
 )  # fmt: skip
 """Times are seconds since the run's start; empty or null is what never was."""
@@ -62,6 +63,7 @@ def _row(run: BenchRun, one: Outcome) -> dict[str, Any]:
         "input_tokens": run.plan.sample_of(one.index).input_tokens if tokens is None else tokens,
         "output_tokens": one.output_tokens,
         "cached_tokens": one.cached_tokens,
+        "tokens_counted_by": one.counted_by if one.ok else "",
         "chunks": len(one.token_times_s),
         "reads": one.reads,
         "server_queue_ms": _ms(one.server_queue_s),

@@ -105,7 +105,7 @@ class TransformersTokenizer(TextTokenizer):
         self.name = name
         self.vocab_size = len(inner)
         self.added_per_prompt = inner.num_special_tokens_to_add()
-        special = set(inner.all_special_ids)
+        special = {one for one, token in inner.added_tokens_decoder.items() if token.special}
         self._allowed = np.array([one for one in range(self.vocab_size) if one not in special], dtype=np.int64)
         self._plain = None
 

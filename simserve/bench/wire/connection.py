@@ -112,7 +112,7 @@ class Connection(asyncio.Protocol):
         self.is_open = False
         if self._exchange is not None:
             ended_well = self._state == UNTIL_CLOSE and error is None
-            self._finish("" if ended_well else "reset", "" if error is None else str(error))
+            self._finish("" if ended_well else "reset", getattr(error, "strerror", None) or "")
         self._on_close(self)
 
     # --- the end of an answer

@@ -137,8 +137,9 @@ class Pool:
         except socket.gaierror:
             raise CannotConnect("connect", f"there is no host {self._address.host}") from None
         except OSError as error:
-            refused = error.errno == errno.ECONNREFUSED
-            raise CannotConnect("refused" if refused else "connect", error.strerror or str(error)) from None
+            if error.errno == errno.ECONNREFUSED:
+                raise CannotConnect("refused", "") from None
+            raise CannotConnect("connect", error.strerror or str(error)) from None
 
     async def _connect_socket(self) -> Connection:
         async with self._resolving:
