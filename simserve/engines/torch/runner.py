@@ -10,17 +10,14 @@ import torch
 from simserve.engines.base import SamplingParams
 from simserve.engines.torch.attention import KVPages
 from simserve.engines.torch.batch import Batch
-from simserve.engines.torch.build import build_transformer
+from simserve.engines.torch.build import load_transformer
 from simserve.engines.torch.sampler import Sample, Sampler
 from simserve.engines.torch.sequence import Sequence
 from simserve.engines.torch.static_decode import MOST_ROWS, StaticDecode
 from simserve.engines.torch.transformer import Transformer
-from simserve.engines.torch.weights import FolderWeights, RandomWeights, Weights
 from simserve.errors import ConfigError
 from simserve.models import ModelSpec
 from simserve.scheduling import PrefillChunk, StepPlan
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class ModelRunner:
@@ -90,13 +87,9 @@ def load_runner(
 
     Build it in the thread that will run it: a second thread gets OpenMP threads of its own, and both get slow.
     """
-    place, precision = torch.device(device), DTYPES[dtype or spec.dtype]
-    weights: Weights
-    if random_weights or spec.path is None:
-        weights = RandomWeights(place, precision)
-    else:
-        weights = FolderWeights(spec.path, place, precision)
-    return ModelRunner(build_transformer(spec, weights, packed=not compiled), num_pages, page_tokens, compiled=compiled)
+    place = torch.device(device)
+    model = load_transformer(spec, place, dtype or spec.dtype, random_weights=random_weights, compiled=compiled)
+    return ModelRunner(model, num_pages, page_tokens, compiled=compiled)
 
 
 def hand_made_plan(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -167,6 +168,9 @@ async def test_what_fails_in_the_model_ends_those_in_the_step_and_nobody_else(
             raise RuntimeError("the matrix is singular\nmore lines")
 
     async with running(tiny, fail, max_num_seqs=2) as engine:
+        all_are_there = threading.Event()
+        engine._inbox.put(lambda core: all_are_there.wait() and None)
+        asyncio.get_running_loop().call_later(0.05, all_are_there.set)
         bad, with_it, waiting = await asyncio.gather(
             collect(engine, request("bad", prompts[5])),
             collect(engine, request("with it", prompts[5])),
