@@ -57,17 +57,21 @@ def _run(core: EngineCore, sequences: list[TorchSequence]) -> list[Generation]:
     texts: dict[TorchSequence, list[str]] = {sequence: [] for sequence in sequences}
     logprobs: dict[TorchSequence, list[TokenLogprob]] = {sequence: [] for sequence in sequences}
     ends: dict[TorchSequence, tuple[str, str | int | None]] = {}
-    for sequence in sequences:
-        core.add(sequence)
-    while core.has_work:
-        for output in core.step():
-            if output.error is not None:
-                raise EngineError(output.error)
-            texts[output.sequence].append(output.text)
-            if output.logprob is not None:
-                logprobs[output.sequence].append(output.logprob)
-            if output.finish_reason is not None:
-                ends[output.sequence] = (output.finish_reason, output.stop_reason)
+    try:
+        for sequence in sequences:
+            core.add(sequence)
+        while len(ends) < len(sequences):
+            for output in core.step():
+                if output.error is not None:
+                    raise EngineError(output.error)
+                texts[output.sequence].append(output.text)
+                if output.logprob is not None:
+                    logprobs[output.sequence].append(output.logprob)
+                if output.finish_reason is not None:
+                    ends[output.sequence] = (output.finish_reason, output.stop_reason)
+    finally:  # also where a notebook's user loses patience
+        for sequence in sequences:
+            core.abort(str(sequence.request_id))
     return [
         Generation("".join(texts[one]), one.token_ids[one.input_tokens :], *ends[one], logprobs[one])
         for one in sequences

@@ -13,7 +13,7 @@ from simserve.engines.torch.batch import Batch
 from simserve.engines.torch.build import load_transformer
 from simserve.engines.torch.sampler import Sample, Sampler
 from simserve.engines.torch.sequence import Sequence
-from simserve.engines.torch.static_decode import MOST_ROWS, StaticDecode
+from simserve.engines.torch.static_decode import StaticDecode
 from simserve.engines.torch.transformer import Transformer
 from simserve.errors import ConfigError
 from simserve.models import ModelSpec
@@ -38,9 +38,10 @@ class ModelRunner:
         ``plan`` names its decodes, all its requests are :class:`Sequence`, and their ``pages`` reach as far as the
         step does. The sampled tokens are not added to them: that is for whoever asked.
         """
-        if self._static is not None and not plan.chunks and len(plan.decodes) <= MOST_ROWS:
+        if self._static is not None and not plan.chunks:
             decodes = [_sequence(request) for request in plan.decodes]
-            return self._sampler.sample(self._static.logits(decodes), decodes)
+            if self._static.takes(decodes):
+                return self._sampler.sample(self._static.logits(decodes), decodes)
         batch = Batch(self.pages)
         order = sorted(range(len(plan.decodes)), key=lambda at: -len(_sequence(plan.decodes[at]).token_ids))
         batch.add_decodes([_sequence(plan.decodes[at]) for at in order])

@@ -275,5 +275,24 @@ async def test_it_says_what_it_is(tiny: Tiny, prompts: list[list[int]]) -> None:
         await collect(engine, request("a", prompts[2], 3))
         about, status = engine.describe(), engine.status()
         assert [step.num_decodes for step in engine.ledger] == [0, 1, 1]
-    assert (about["engine"], about["device"], about["dtype"], about["kv_blocks"]) == ("torch", "cpu", "float32", 50)
+    assert (about["engine"], about["policy"], about["device"], about["dtype"], about["kv_blocks"]) == (
+        "torch",
+        "vllm-v1",
+        "cpu",
+        "float32",
+        50,
+    )
     assert (status.kv_blocks_total, status.kv_block_bytes) == (49, 16 * 2 * 2 * 4 * 12 * 4)
+
+
+async def test_nobody_waits_for_an_engine_that_has_stopped(tiny: Tiny, prompts: list[list[int]]) -> None:
+    async with running(tiny) as engine:
+        engine._inbox.put(None)
+        embedding = asyncio.create_task(engine.embed([prompts[2]]))
+        await asyncio.sleep(0.05)
+    with pytest.raises(EngineError, match="has stopped"):
+        await embedding
+    with pytest.raises(EngineError, match="has stopped"):
+        engine.submit(request("a", prompts[2]))
+    with pytest.raises(EngineError, match="has stopped"):
+        await engine.embed([prompts[2]])
