@@ -1,13 +1,27 @@
-"""Settings of one engine (replica), by vLLM's names; what the scheduler, the memory model and the CLI share."""
+"""Settings of one engine (replica), by vLLM's names; what the scheduler, the memory model, server and CLI share."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from simserve.errors import ConfigError
 
+DEFAULT_MODEL = "meta-llama/Llama-3.1-8B-Instruct"
+DEFAULT_TORCH_MODEL = "simserve/tiny-chat"
+DEFAULT_HARDWARE = "A100"
+"""What is served where nobody says."""
+
+Permission = Literal["all", "chat", "completions", "embeddings", "models", "admin"]
+"""What a key of a server may open."""
+
 WEIGHT_DTYPES = ("bfloat16", "float16", "float32")
+
+DTYPE_NAMES: Mapping[str, str | None] = {
+    "auto": None, "half": "float16", "float": "float32", **{name: name for name in WEIGHT_DTYPES}
+}  # fmt: skip
+"""What ``--dtype`` takes, as in vLLM, and what it stands for."""
 
 QUANTIZATIONS = {
     "fp8": "fp8", "int8": "int8", "awq": "awq", "awq_marlin": "awq", "gptq": "gptq", "gptq_marlin": "gptq",
@@ -26,7 +40,8 @@ class EngineOptions:
     ``policy`` is a name or ``file.py:Class``; ``engine_preset`` a name in :data:`PRESETS`. ``num_gpu_blocks`` overrides
     the memory model; ``max_num_batched_tokens`` is the token budget of one step. Without ``quantization`` weights are
     as the model's config.json says. ``count_graph_memory`` takes captured graphs from the memory for KV blocks.
-    ``front_end`` is what :func:`simserve.latency.front_end.front_end_named` takes.
+    ``front_end`` is what :func:`simserve.latency.front_end.front_end_named` takes. ``host_step_us`` and
+    ``host_request_us`` are what the host does around a step, and for each request in it, in microseconds.
     Raises :class:`ConfigError` for a value that no engine could run with.
     """
 
@@ -56,6 +71,8 @@ class EngineOptions:
     schedule_conservativeness: float | None = None
     front_end: str = "none"
     api_server_count: int | None = None
+    host_step_us: float | None = None
+    host_request_us: float | None = None
 
     def __post_init__(self) -> None:
         _at_least_one("--tensor-parallel-size", self.tensor_parallel_size)
@@ -71,6 +88,8 @@ class EngineOptions:
         _one_of("--dtype", self.dtype, WEIGHT_DTYPES)
         _one_of("--quantization", self.quantization, QUANTIZATIONS)
         _one_of("--kv-cache-dtype", self.kv_cache_dtype, ("auto", *KV_CACHE_DTYPES))
+        _not_negative("--host-step-us", self.host_step_us)
+        _not_negative("--host-request-us", self.host_request_us)
         if self.num_gpu_blocks is not None and self.num_gpu_blocks < 2:
             raise ConfigError("--num-gpu-blocks must be at least 2: one block is never handed out")
         if self.long_prefill_token_threshold is not None and self.long_prefill_token_threshold < 0:
@@ -100,16 +119,34 @@ PRESETS: Mapping[str, Mapping[str, bool | float | str]] = {
     "vllm-0.6": {  # the engine before V1
         "policy": "vllm-v0", "gpu_memory_utilization": 0.9,
     },
+    "vllm-0.5": {  # the API server in the engine's process
+        "policy": "vllm-v0", "gpu_memory_utilization": 0.9, "host_request_us": 420.0,
+    },
+    "vllm-0.1": {  # and one request sampled after the other
+        "policy": "vllm-v0", "gpu_memory_utilization": 0.9, "host_request_us": 670.0,
+    },
     "sglang-0.5": {  # overlap scheduling, its word for asynchronous scheduling, is the default
         "policy": "sglang", "async_scheduling": True,
     },
 }  # fmt: skip
-"""What ``--engine-preset`` sets where the user says nothing: defaults of engine versions, with what changed then."""
+"""What ``--engine-preset`` sets where the user says nothing: defaults of engine versions, with what changed then.
+
+Host time per request: up to 0.5.3, vLLM's API server shared a process with the engine. It took 33 % of the time and
+scheduling 29 %, with Llama-3-8B on an H100 (blog.vllm.ai, 2024-09-05). At 10 requests/s of 150 tokens, a token took
+70.7 ms there (github.com/vllm-project/vllm, pull request 6880, July 2024), so that 105 requests were running: 0.42 ms
+each. Up to 0.1 the sampler went through requests one by one. Doing without raised 3.70 to 4.77 requests/s of some 240
+tokens (pull request 820, August 2023; a 13B model on an A100), which is 0.25 ms for each token.
+"""
 
 
 def _at_least_one(flag: str, value: int | None) -> None:
     if value is not None and value < 1:
         raise ConfigError(f"{flag} must be at least 1, not {value}")
+
+
+def _not_negative(flag: str, value: float | None) -> None:
+    if value is not None and not 0 <= value < float("inf"):
+        raise ConfigError(f"{flag} must be a number of at least 0, not {value}")
 
 
 def _one_of(flag: str, value: str | None, choices: Mapping[str, object] | tuple[str, ...]) -> None:

@@ -36,3 +36,7 @@ class RequestError(SimServeError):
 
 class EngineError(SimServeError):
     """An engine that cannot go on: nothing is wrong with the request."""
+
+
+class ServerError(SimServeError):
+    """A server of somebody else's that cannot be reached, or does not answer as its API promises."""

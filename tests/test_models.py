@@ -16,6 +16,7 @@ from simserve.models import Attention, Gemm, ModelSpec, list_models, load_model,
 # As the hub shows them: elements of the published safetensors (for tied models without the copy).
 PUBLISHED_PARAMETERS = {
     "facebook/opt-125m": 125_239_296,
+    "facebook/opt-6.7b": 6_658_473_984,
     "facebook/opt-13b": 12_853_473_280,
     "meta-llama/Llama-2-7b-hf": 6_738_415_616,
     "meta-llama/Llama-2-70b-hf": 68_976_648_192,

@@ -26,7 +26,7 @@ NAMES = words("Ada Ben Clara David Emma Finn Greta Hugo Ida Jonas Kim Lena Max N
 ANIMALS = words(
     "fox owl bear mouse cat dog hare frog crow goat horse hedgehog squirrel duck turtle badger dragon lion bird rabbit"
 )
-THINGS = words("lantern key book bell map kettle boat drum letter apple clock ladder hat stone kite basket")
+THINGS = words("lantern key book bell map kettle boat drum letter cup clock ladder hat stone kite basket")
 PLACES = ["in a small house", "by the river", "near the forest", "on a hill", "under an old oak", "by the sea"]
 CITIES = words("Paris Berlin Rome Oslo Lima Cairo Tokyo Vienna Madrid Athens Dublin Riga")
 SAYINGS = words("hello Hello world yes no please thanks red green blue this is a test")
@@ -223,7 +223,7 @@ def naming(random: Random) -> list[Exchange]:
 
 SOURCES: list[tuple[Callable[[Random], Exchange], float]] = [
     (term, 6), (question, 4), (greeting, 2), (capital, 2.5), (colour, 1), (sound, 0.8), (opposite, 1), (neighbour, 1.5),
-    (counting, 4), (arithmetic, 5), (larger, 1), (echo, 2.5), (beyond, 2.5), (told_story, 2),
+    (counting, 4), (arithmetic, 5), (larger, 1), (echo, 2.5), (beyond, 2.5), (told_story, 3.5),
 ]  # fmt: skip
 """Where exchanges come from, and how often."""
 
@@ -258,7 +258,7 @@ def careless(random: Random, text: str) -> str:
     if draw < 0.27:
         return text.rstrip("?.!")
     if draw < 0.33 and text[-1].isalpha():
-        return text + random.choice("!.")
+        return text + random.choice(("!", ".", "!!"))
     if draw < 0.37:
         return f"{text} Thank you." if random.random() < 0.5 else f"Please: {text}"
     return text

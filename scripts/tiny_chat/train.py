@@ -32,7 +32,7 @@ SEED = 20
 IGNORED = -100
 """Marks what is read and not learned, as torch has it."""
 VOCAB_SIZE = 1536
-STEPS = 1900
+STEPS = 2000
 BATCH_TOKENS = 2048
 WINDOWS = {256: 0.75, 512: 0.2, 2048: 0.05}
 """Lengths of training sequences and how often: mostly short for speed, some as long as the longest context."""

@@ -194,12 +194,15 @@ def _error(
         predicted = predict(~test)[test]
         errors.append(np.abs(predicted / seconds[test] - 1))
         summed.append(summed_errors(predicted, seconds[test], alike[test], random))
-    pooled = np.concatenate(errors)
-    median, p95 = np.percentile(pooled, (50, 95))
-    p90 = np.percentile(np.concatenate(summed), 90)
+    return held_out(split, np.concatenate(errors), np.concatenate(summed))
+
+
+def held_out(split: Split, errors: Floats, summed: Floats) -> HeldOut:
+    """The figures that a profile keeps of absolute ``errors`` of points and of their sums."""
+    median, p95, p90 = (*np.percentile(errors, (50, 95)), np.percentile(summed, 90))
     return HeldOut(
         of=split,
-        points=len(pooled),
+        points=len(errors),
         median=round(float(median), 4),
         p95=round(float(p95), 4),
         summed_p90=round(float(p90), 4),

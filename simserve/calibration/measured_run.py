@@ -248,7 +248,9 @@ def _from_bench_json(file: Path) -> MeasuredRun:
     inputs, outputs = content["total_input_tokens"] // count, content["total_output_tokens"] // count
     workload = synthetic_workload(count, math.inf if rate == "inf" else float(rate), inputs, outputs, seed=0)
     if content.get("input_lens") and content.get("output_lens"):
-        sent, answered = (np.array(content[name][:count], dtype=np.int64) for name in ("input_lens", "output_lens"))
+        lists = [np.array(content[name], dtype=np.int64) for name in ("input_lens", "output_lens")]
+        errors = content.get("errors") or [""] * len(lists[0])
+        sent, answered = (lengths[[not error for error in errors]] for lengths in lists)  # failed ones had no answer
         workload = Workload(workload.name, workload.arrival_s, sent, answered)
     figures = []
     for key, value in content.items():

@@ -35,6 +35,12 @@ COMMANDS = {
     "calibrate": Command("simserve.cli.calibrate", "measure this machine and write its hardware profile"),
     "profiles": Command("simserve.cli.profiles", "list, show, plot and import hardware profiles"),
     "models": Command("simserve.cli.models", "list models and show their sizes and operators"),
+    "keys": Command("simserve.cli.keys", "make, list and revoke keys for serve"),
+    "bench": Command("simserve.cli.bench", "load any OpenAI-like server and report its latencies"),
+    "bench serve": Command("simserve.cli.bench", "the same, as vllm bench serve is called"),
+    "bench compare": Command("simserve.cli.bench_compare", "two results of bench side by side"),
+    "bench multi-turn": Command("simserve.cli.multi_turn", "conversations, each turn with all before it"),
+    "smoke": Command("simserve.cli.smoke", "see that a server answers; start and stop it if need be"),
     "serve": Command("simserve.cli.serve", "answer OpenAI's API with the timing of a model on chosen hardware"),
 }
 
@@ -68,6 +74,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(argv: list[str]) -> int:
     argv = argv or ["--help"]
+    if " ".join(argv[:2]) in COMMANDS:  # a command of two words
+        argv = [" ".join(argv[:2]), *argv[2:]]
     name = argv[0]
     if name not in (*COMMANDS, *TOP_LEVEL_FLAGS):
         raise ConfigError(f"there is no command '{name}'; choose one of {', '.join(COMMANDS)}")
@@ -111,8 +119,9 @@ def _parse(argv: list[str], command: CommandModule | None) -> argparse.Namespace
 
 
 def _with_dashes(argv: list[str]) -> list[str]:
-    """``--max_num_seqs=8`` as ``--max-num-seqs=8``; values stay as they are."""
-    return [_flag_with_dashes(word) if word.startswith("--") else word for word in argv]
+    """``--max_num_seqs=8`` as ``--max-num-seqs=8``; values stay as they are, and so does all that follows ``--``."""
+    end = argv.index("--") if "--" in argv else len(argv)
+    return [_flag_with_dashes(word) if word.startswith("--") else word for word in argv[:end]] + argv[end:]
 
 
 def _flag_with_dashes(word: str) -> str:

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from simserve.config import KV_CACHE_DTYPES, PRESETS, QUANTIZATIONS, WEIGHT_DTYPES, EngineOptions
+from simserve.config import DTYPE_NAMES, KV_CACHE_DTYPES, PRESETS, QUANTIZATIONS, EngineOptions
 from simserve.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -14,11 +14,6 @@ if TYPE_CHECKING:
     from simserve.models import ModelSpec
 
 DEFAULTS = EngineOptions()
-
-DTYPES: dict[str, str | None] = {
-    "auto": None, "half": "float16", "float": "float32", **{name: name for name in WEIGHT_DTYPES}
-}  # fmt: skip
-"""What ``--dtype`` takes, as in vLLM, and what it stands for."""
 
 SUFFIXES = {"k": 10**3, "m": 10**6, "K": 2**10, "M": 2**20}
 """As vLLM reads them: ``32k`` is 32,000 tokens and ``32K`` is 32,768."""
@@ -65,7 +60,9 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME|FILE.py:CLASS",
         help="vllm-v1, vllm-v0, sglang, sarathi, orca, static, or a class of your own (the preset's, else vllm-v1)",
     )
-    group.add_argument("--dtype", choices=DTYPES, default="auto", help="of weights, activations and KV cache (auto)")
+    group.add_argument(
+        "--dtype", choices=DTYPE_NAMES, default="auto", help="of weights, activations and KV cache (auto)"
+    )
     group.add_argument(
         "--quantization", "-q", metavar="METHOD", help=f"of weights: {', '.join(QUANTIZATIONS)} (what config.json says)"
     )
@@ -96,6 +93,7 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     _add_switch(group, "--enable-chunked-prefill", "spread a long prompt over steps")
     _add_switch(group, "--async-scheduling", "plan a step while the one before it runs")
     _add_front_end_arguments(parser)
+    _add_host_arguments(parser)
     _add_policy_arguments(parser)
 
 
@@ -109,6 +107,16 @@ def _add_front_end_arguments(parser: argparse.ArgumentParser) -> None:
         f" ({DEFAULTS.front_end})",
     )
     group.add_argument("--api-server-count", type=whole_number, metavar="N", help="processes of the front end (1)")
+
+
+def _add_host_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("host", "What the engine's host does around a step, beside the device.")
+    group.add_argument(
+        "--host-step-us", type=number, metavar="US", help="microseconds a step (the preset's, else the policy's)"
+    )
+    group.add_argument(
+        "--host-request-us", type=number, metavar="US", help="and for each running request (the preset's, ...)"
+    )
 
 
 def _add_policy_arguments(parser: argparse.ArgumentParser) -> None:
@@ -174,7 +182,7 @@ def _add_switch(group: argparse._ArgumentGroup, flag: str, meaning: str) -> None
 def engine_options(args: argparse.Namespace) -> EngineOptions:
     """The engine that ``args`` describe; raises :class:`ConfigError` for values that no engine could run with."""
     given = {field.name: getattr(args, field.name) for field in fields(EngineOptions) if hasattr(args, field.name)}
-    return EngineOptions(**(given | {"dtype": DTYPES[args.dtype], "tensor_parallel_size": _devices(args)}))
+    return EngineOptions(**(given | {"dtype": DTYPE_NAMES[args.dtype], "tensor_parallel_size": _devices(args)}))
 
 
 def model_and_hardware(args: argparse.Namespace) -> tuple[ModelSpec, HardwareProfile]:
@@ -192,11 +200,11 @@ def model_and_hardware(args: argparse.Namespace) -> tuple[ModelSpec, HardwarePro
 
 
 def _devices(args: argparse.Namespace) -> int:
-    devices = _given_devices(args)
+    devices = given_devices(args)
     return DEFAULTS.tensor_parallel_size if devices is None else devices
 
 
-def _given_devices(args: argparse.Namespace) -> int | None:
+def given_devices(args: argparse.Namespace) -> int | None:
     """Devices of a replica, under either name; None if not given."""
     given = {n for n in (args.tensor_parallel_size, args.npu_num) if n is not None}
     if len(given) > 1:

@@ -110,6 +110,18 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _bands(summary: Summary, edges: Sequence[SimulationResult], asked: bool | None) -> Bands:
+    from simserve.metrics.bands import Bands, spread
+    from simserve.metrics.result import predicted_figures
+    from simserve.metrics.summary import summarize
+    from simserve.simulation.bands import MADE, why_none
+
+    if not edges:
+        return Bands(why_none(asked))
+    others = [summarize(edge.records, edge.totals, summary.percentiles) for edge in edges]
+    return spread(map(predicted_figures, (summary, *others)), MADE)
+
+
 def _warn_of_full_front_end(summary: Summary) -> None:
     """A prediction without a front end is too good where a real one has its hands full."""
     from simserve.latency.front_end import VLLM_V1
@@ -122,18 +134,6 @@ def _warn_of_full_front_end(summary: Summary) -> None:
             "add --front-end vllm-v1",
             file=sys.stderr,
         )
-
-
-def _bands(summary: Summary, edges: Sequence[SimulationResult], asked: bool | None) -> Bands:
-    from simserve.metrics.bands import Bands, spread
-    from simserve.metrics.result import predicted_figures
-    from simserve.metrics.summary import summarize
-    from simserve.simulation.bands import MADE, why_none
-
-    if not edges:
-        return Bands(why_none(asked))
-    others = [summarize(edge.records, edge.totals, summary.percentiles) for edge in edges]
-    return spread(map(predicted_figures, (summary, *others)), MADE)
 
 
 def _print_tables(summary: Summary, description: RunDescription, bands: Bands) -> None:

@@ -49,6 +49,7 @@ class GenerationRequest:
 
     ``prompt_token_ids`` decide the KV blocks and the prefix-cache hits. Generation ends after ``max_tokens`` tokens,
     or after ``output_tokens`` if the caller already knows that the answer is shorter (a stop string in simulated text).
+    Requests with another ``cache_salt`` share no KV blocks with this one.
     """
 
     request_id: str
@@ -57,6 +58,7 @@ class GenerationRequest:
     output_tokens: int | None = None
     priority: int = 0
     sampling: SamplingParams = SamplingParams()
+    cache_salt: str = ""
 
 
 @dataclass(frozen=True)

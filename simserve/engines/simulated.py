@@ -207,7 +207,7 @@ class SimulatedEngine:
     def _prefix_units(self, request: GenerationRequest) -> list[int]:
         if not self._scheduler.limits.prefix_caching:
             return []
-        return block_hashes(request.prompt_token_ids, self._scheduler.limits.block_size)
+        return block_hashes(request.prompt_token_ids, self._scheduler.limits.block_size, request.cache_salt)
 
     async def _enqueue_long(self, request: GenerationRequest, arrival_s: float) -> None:
         units = await asyncio.to_thread(self._prefix_units, request)

@@ -2,7 +2,7 @@
 
 A profile is one YAML file in ``hardware_profiles/``; to describe a device that is not shipped, copy one and give
 its path. ``profile`` is what a file holds, ``curves`` its calibration, ``anchors`` what ``simserve calibrate`` adds of
-whole steps; ``catalog`` finds and reads files; ``uncertainty`` says how far off times predicted from it may be.
+whole steps; ``catalog`` finds and reads files; ``uncertainty`` says how far off times predicted from one may be.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from simserve.hardware.curves import Calibration, Curves, Derived, MixedCurves, 
 from simserve.hardware.held_out import HeldOut
 from simserve.hardware.parts import Dtype
 from simserve.hardware.profile import Efficiency, HardwareProfile, Link, Power, Price
-from simserve.hardware.uncertainty import CarriedOver, at_the_edge, stated_uncertainty, uncertainty_of
+from simserve.hardware.uncertainty import Carried, at_the_edge, slowed, stated_uncertainty, uncertainty_of
 
 __all__ = [
     "Calibration",
-    "CarriedOver",
+    "Carried",
     "Conditions",
     "Curves",
     "Derived",
@@ -37,6 +37,7 @@ __all__ = [
     "at_the_edge",
     "list_hardware",
     "load_hardware",
+    "slowed",
     "stated_uncertainty",
     "uncertainty_of",
 ]

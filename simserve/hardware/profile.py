@@ -83,8 +83,6 @@ class HardwareProfile(Part):
     confidence: Literal["high", "medium", "low"]
     default_efficiency: Efficiency = Efficiency()
     calibration: Calibration | None = None
-    edge: Literal[-1, 0, 1] = 0
-    """1 or -1 for the device at the slow or fast end of its uncertainty, see ``at_the_edge``; 0 in every file."""
 
     @property
     def calibrated(self) -> bool:

@@ -7,30 +7,23 @@ What is stated here becomes the low and high of every prediction: a workload is 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
+from simserve.hardware.anchors import HostTimes, StepAnchors
 from simserve.hardware.curves import Calibration, Curves, Derived, MixedCurves, PrefillCurves, Rates
 from simserve.hardware.profile import Efficiency, HardwareProfile
 
 DEVICES_DIFFER = 0.05
-"""Relative half-width of what devices of one kind differ by, which no table of one of them shows: some 8 % from end to
-end in clusters of equal GPUs (Sinha et al., "Not All GPUs Are Created Equal", SC 2022)."""
+"""Relative half-width of what devices of one kind differ by, which no table of one of them shows. Performance was found
+to vary by 8 % on average, and 22 % at most, within clusters of equal GPUs (Sinha et al., "Not All GPUs Are Created
+Equal", SC 2022, arXiv 2208.11035)."""
 
 NOT_HELD_OUT = 0.2
 """Of an operator whose curves were never tested on points held out: small operators, all-reduces."""
 
 HOST = 0.5
 """Of the host's time per step: published figures of one engine span a factor of three, 126-541 µs."""
-
-
-class CarriedOver(NamedTuple):
-    """Efficiencies of ``operator`` that were measured in another number format than ``what``: how far off that is."""
-
-    what: str
-    operator: str
-    half_width: float
-
 
 OPERATORS = {
     "gemm": "matrix products",
@@ -40,15 +33,23 @@ OPERATORS = {
 """The operators that make up most of a step, in words."""
 
 
-def uncertainty_of(profile: HardwareProfile, operator: str, carried: Sequence[CarriedOver] = ()) -> float:
+class Carried(NamedTuple):
+    """An efficiency of ``operator`` that stands for a number format in which it was not measured."""
+
+    what: str
+    operator: str
+    uncertainty: float
+
+
+def uncertainty_of(profile: HardwareProfile, operator: str, carried: Iterable[Carried] = ()) -> float:
     """Relative half-width of the time of ``operator``, a field of :class:`Calibration`; nine in ten should be within.
 
     Measured: the error of sums of a few held-out points, the larger of both ways to hold them out; if that was on
     another device, with what such a loan was found to cost elsewhere. Never measured: that of the assumed efficiency.
-    In each case devices that differ come on top, and what is ``carried`` over to other number formats. The parts are
-    errors of their own, and are added as such.
+    In each case number formats it is ``carried`` over to and devices that differ come on top. The parts are errors of
+    their own, and are added as such.
     """
-    formats = [loan.half_width for loan in carried if loan.operator == operator]
+    formats = [each.uncertainty for each in carried if each.operator == operator]
     curves = curves_in_use(profile, operator)
     if curves is None:
         return math.hypot(_assumed(profile.default_efficiency, operator), DEVICES_DIFFER, *formats)
@@ -59,28 +60,43 @@ def uncertainty_of(profile: HardwareProfile, operator: str, carried: Sequence[Ca
     return math.hypot(own, loan.uncertainty if loan else 0.0, DEVICES_DIFFER, *formats)
 
 
-def at_the_edge(profile: HardwareProfile, side: Literal[-1, 1], carried: Sequence[CarriedOver] = ()) -> HardwareProfile:
+def stated_uncertainty(profile: HardwareProfile, carried: Iterable[Carried] = ()) -> str:
+    """Every uncertainty that :func:`at_the_edge` uses, and what it rests on, in words."""
+    carried = list(carried)
+    operators = (f"{words} ±{uncertainty_of(profile, name, carried):.0%}" for name, words in OPERATORS.items())
+    formats = f" in 16 bits, carried over to {' and '.join(each.what for each in carried)}" if carried else ""
+    return f"{', '.join(operators)}, host ±{HOST:.0%}, from {_basis(profile)}{formats}"
+
+
+def at_the_edge(profile: HardwareProfile, side: int, carried: Iterable[Carried] = ()) -> HardwareProfile:
     """``profile`` with every operator, and the host, as slow (``side`` 1) or fast (-1) as its uncertainty allows.
 
     With an uncertainty u times become 1 + u, or 1 / (1 + u), times as long. An efficiency never exceeds 1: what is near
     its bound cannot be much faster, however uncertain.
     """
-    return profile.model_copy(
-        update={
-            "default_efficiency": _scaled_efficiency(profile.default_efficiency, side, carried),
-            "calibration": _scaled_calibration(profile, side, carried),
-            "edge": side,
-            "host_time_factor": profile.host_time_factor * (1 + HOST) ** side,
-        }
-    )
+    carried = list(carried)
+
+    def factor(operator: str) -> float:
+        return (1 + uncertainty_of(profile, operator, carried)) ** side
+
+    def assumed(operator: str) -> float:
+        return (1 + math.hypot(_assumed(profile.default_efficiency, operator), DEVICES_DIFFER)) ** side
+
+    return _slowed(profile, factor, assumed, (1 + HOST) ** side)
 
 
-def stated_uncertainty(profile: HardwareProfile, carried: Sequence[CarriedOver] = ()) -> str:
-    """Every uncertainty that :func:`at_the_edge` uses, and what it rests on, in words."""
-    each = (f"{words} ±{uncertainty_of(profile, name, carried):.0%}" for name, words in OPERATORS.items())
-    formats = " and ".join(dict.fromkeys(loan.what for loan in carried))
-    said = f" in 16 bits, carried over to {formats}" if formats else ""
-    return f"{', '.join(each)}, host ±{HOST:.0%}, from {_basis(profile)}{said}"
+def slowed(profile: HardwareProfile, factor: float) -> HardwareProfile:
+    """``profile`` with everything ``factor`` times as slow: operators, whole steps, host."""
+    return _slowed(profile, lambda _: factor, lambda _: factor, factor)
+
+
+def curves_in_use(profile: HardwareProfile, operator: str) -> Curves | Derived | None:
+    """What times of ``operator`` are taken from: for prompts, a table of chunks where there is one."""
+    calibration = profile.calibration
+    if operator == "prefill_attention" and calibration and calibration.chunk_attention:
+        return calibration.chunk_attention
+    curves: Curves | Derived | None = getattr(calibration, operator, None)
+    return curves
 
 
 def _basis(profile: HardwareProfile) -> str:
@@ -95,15 +111,6 @@ def _source(curves: Curves | Derived | None) -> str:
     return derived.derived_from if derived else "this device" if curves else ""
 
 
-def curves_in_use(profile: HardwareProfile, operator: str) -> Curves | Derived | None:
-    """What times of ``operator`` are taken from: for prompts, a table of chunks where there is one."""
-    calibration = profile.calibration
-    if operator == "prefill_attention" and calibration and calibration.chunk_attention:
-        return calibration.chunk_attention
-    curves: Curves | Derived | None = getattr(calibration, operator, None)
-    return curves
-
-
 def _assumed(efficiency: Efficiency, operator: str) -> float:
     attention = {
         "decode_attention": efficiency.decode_uncertainty, "prefill_attention": efficiency.prefill_uncertainty
@@ -111,34 +118,45 @@ def _assumed(efficiency: Efficiency, operator: str) -> float:
     return attention.get(operator, efficiency.uncertainty)
 
 
-def _scaled_efficiency(assumed: Efficiency, side: int, carried: Sequence[CarriedOver]) -> Efficiency:
+Factor = Callable[[str], float]
+
+
+def _slowed(profile: HardwareProfile, factor: Factor, assumed: Factor, host_factor: float) -> HardwareProfile:
+    efficiency, calibration = profile.default_efficiency, profile.calibration
     operators = {
         "gemm_compute": "gemm",
         "gemm_memory": "gemm",
         "attention_prefill": "prefill_attention",
         "attention_decode": "decode_attention",
     }
-    changes = {}
-    for name, operator in operators.items():
-        formats = [loan.half_width for loan in carried if loan.operator == operator]
-        factor = (1 + math.hypot(_assumed(assumed, operator), DEVICES_DIFFER, *formats)) ** side
-        changes[name] = min(getattr(assumed, name) / factor, 1.0)
-    return assumed.model_copy(update=changes)
+    lower = {name: min(getattr(efficiency, name) / assumed(operator), 1.0) for name, operator in operators.items()}
+    return profile.model_copy(
+        update={
+            "default_efficiency": efficiency.model_copy(update=lower),
+            "calibration": calibration and _slowed_calibration(calibration, factor, host_factor),
+            "host_time_factor": profile.host_time_factor * host_factor,
+        }
+    )
 
 
-def _scaled_calibration(profile: HardwareProfile, side: int, carried: Sequence[CarriedOver]) -> Calibration | None:
-    calibration = profile.calibration
-    if calibration is None:
-        return None
-    changes = {}
+def _slowed_calibration(calibration: Calibration, factor: Factor, host_factor: float) -> Calibration:
+    changes: dict[str, object] = {}
     for operator in Calibration.model_fields:
         curves = getattr(calibration, operator)
         if isinstance(curves, Curves):
-            changes[operator] = _scaled_curves(curves, (1 + uncertainty_of(profile, operator, carried)) ** side)
+            changes[operator] = _slowed_curves(curves, factor(operator))
+    if calibration.host:
+        host = calibration.host
+        changes["host"] = HostTimes(
+            step_s=host.step_s * host_factor,
+            request_s=host.request_s * host_factor,
+            launch_s=host.launch_s * host_factor,
+        )
+    changes["step_anchors"] = tuple(_slowed_steps(steps, host_factor) for steps in calibration.step_anchors)
     return calibration.model_copy(update=changes)
 
 
-def _scaled_curves(curves: Curves, factor: float) -> Curves:
+def _slowed_curves(curves: Curves, factor: float) -> Curves:
     most = math.inf if isinstance(curves, Rates) else 1.0
     changes: dict[str, object] = {
         "rows": {key: tuple(min(value / factor, most) for value in row) for key, row in curves.rows.items()}
@@ -148,3 +166,16 @@ def _scaled_curves(curves: Curves, factor: float) -> Curves:
     if isinstance(curves, MixedCurves):
         changes["idle_block_s"] = curves.idle_block_s * factor
     return curves.model_copy(update=changes)
+
+
+def _slowed_steps(steps: StepAnchors, factor: float) -> StepAnchors:
+    def times(rows: dict[str, tuple[float, ...]]) -> dict[str, tuple[float, ...]]:
+        return {key: tuple(seconds * factor for seconds in row) for key, row in rows.items()}
+
+    changes: dict[str, object] = {
+        "decode_s": times(steps.decode_s),
+        "chunk_s": times(steps.chunk_s),
+        "prompt_s": tuple(seconds * factor for seconds in steps.prompt_s),
+        "mixed": tuple(step.model_copy(update={"seconds": step.seconds * factor}) for step in steps.mixed),
+    }
+    return steps.model_copy(update=changes)

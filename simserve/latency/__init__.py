@@ -8,7 +8,7 @@ are the operators, ``layers`` a model's matrix products, ``host`` what surrounds
 
 from __future__ import annotations
 
-from simserve.latency.anchored import AnchoredStepTimer, anchored_uncertainty, anchors_for
+from simserve.latency.anchored import AnchoredStepTimer, anchored_basis, anchored_uncertainty, anchors_for
 from simserve.latency.host import VLLM_V0, VLLM_V1, HostCosts
 from simserve.latency.memory import MemoryPlan, plan_memory
 from simserve.latency.step_timer import StepTimer, StepWork, compiled_step_timer
@@ -21,6 +21,7 @@ __all__ = [
     "MemoryPlan",
     "StepTimer",
     "StepWork",
+    "anchored_basis",
     "anchored_uncertainty",
     "anchors_for",
     "compiled_step_timer",

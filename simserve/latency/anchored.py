@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from simserve.hardware import HardwareProfile, HostTimes, StepAnchors
+from simserve.hardware import Curves, HardwareProfile, HostTimes, StepAnchors
 from simserve.latency.factors import Factors
 from simserve.latency.lines import Floats, Lines, weights_between
 from simserve.latency.model_shape import model_of, shape_of
@@ -40,8 +40,8 @@ def anchors_for(model: ModelSpec, hardware: HardwareProfile, dtype: str) -> Step
     return min(known, key=apart, default=None)
 
 
-def anchored_half_width(model: ModelSpec, hardware: HardwareProfile, anchors: StepAnchors) -> float:
-    """How far off a step of ``model`` predicted from ``anchors`` may be, relative to itself."""
+def anchored_uncertainty(model: ModelSpec, hardware: HardwareProfile, anchors: StepAnchors) -> float:
+    """How far off a step of ``model`` predicted from ``anchors`` may be: a relative half-width."""
     calibration = hardware.calibration
     assert calibration is not None
     conditions = calibration.conditions
@@ -49,15 +49,18 @@ def anchored_half_width(model: ModelSpec, hardware: HardwareProfile, anchors: St
     same = anchors.shape == shape_of(model)
     held = anchors.held_out_of("steps" if same else "models")
     errors = [held.median] if held else []
-    return max([SAME_MODEL_UNCERTAINTY if same else OTHER_MODEL_UNCERTAINTY, *at_least, *errors])
+    if same:
+        return max([SAME_MODEL_UNCERTAINTY, *at_least, *errors])
+    operators = (calibration.gemm, calibration.decode_attention, calibration.chunk_attention)
+    errors += [held.median for curves in operators if isinstance(curves, Curves) for held in curves.held_out]
+    return max([OTHER_MODEL_UNCERTAINTY, *at_least, *errors])
 
 
-def anchored_uncertainty(model: ModelSpec, hardware: HardwareProfile, anchors: StepAnchors) -> str:
-    """:func:`anchored_half_width`, and what it rests on, in words."""
-    half_width = anchored_half_width(model, hardware, anchors)
+def anchored_basis(model: ModelSpec, anchors: StepAnchors) -> str:
+    """What such a step rests on, in words."""
     if anchors.shape == shape_of(model):
-        return f"±{half_width:.0%}, from whole steps of this model, measured on this device"
-    return f"±{half_width:.0%}, from operators and whole steps of {anchors.model}, measured on this device"
+        return "from whole steps of this model, measured on this device"
+    return f"from operators and whole steps of {anchors.model}, measured on this device"
 
 
 class AnchoredStepTimer(OperatorSums):
@@ -70,7 +73,6 @@ class AnchoredStepTimer(OperatorSums):
         calibration = hardware.calibration
         self._host_times = (calibration and calibration.host) or HostTimes(step_s=0.0, request_s=0.0)
         self._same_model = anchors.shape == shape_of(model)
-        self._edge = (1 + anchored_half_width(model, hardware, anchors)) ** hardware.edge
         sums = OperatorSums(
             model_of(anchors),
             hardware,
@@ -101,7 +103,7 @@ class AnchoredStepTimer(OperatorSums):
             device_s += alone_s + self._cached * lines.at(context)
         device_s += self._row_factor(tokens) * self.rows_s(tokens, sampled)
         least_s = max(self.least_s(tokens, sampled, pairs, kv_tokens))
-        return max(device_s * self._edge, least_s) + self._edge * self._host_s(decodes + len(chunks))
+        return max(device_s, least_s) + self._host_s(decodes + len(chunks))
 
     def decode_steps_s(self, decodes: int, decode_context_tokens: int, steps: int) -> Floats | list[float]:
         """See :meth:`StepTimer.decode_steps_s`."""
@@ -135,8 +137,8 @@ class AnchoredStepTimer(OperatorSums):
         far = np.array([contexts[-1], 2 * contexts[-1] + 1])
         slope = factor * np.diff(self.decodes_s(decodes, far))[0] / np.diff(far)[0]
         least_slope = np.diff(self._least_decodes_s(decodes, far))[0] / np.diff(far)[0]
-        seconds = np.maximum(seconds * self._edge, self._least_decodes_s(decodes, contexts))
-        return Lines(contexts * decodes, seconds, float(max(slope * self._edge, least_slope)) / decodes)
+        seconds = np.maximum(seconds, self._least_decodes_s(decodes, contexts))
+        return Lines(contexts * decodes, seconds, float(max(slope, least_slope)) / decodes)
 
     def _least_decodes_s(self, decodes: int, contexts: Floats) -> Floats:
         attended = (contexts + 1) * decodes

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from simserve.errors import ConfigError
 
 NONE = "none"
+FRONT_END = 1.0
+"""Uncertainty of the costs, as in :mod:`simserve.hardware.uncertainty`: twice as much, or half."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,11 @@ class FrontEndCosts:
     prompt_token_s: float
     output_token_s: float
     own_output_process: bool = False
+
+    def times(self, factor: float) -> FrontEndCosts:
+        """The same on a host that takes ``factor`` times as long."""
+        costs = self.request_s * factor, self.prompt_token_s * factor, self.output_token_s * factor
+        return FrontEndCosts(*costs, self.own_output_process)
 
     def ingest_s(self, prompt_tokens: int) -> float:
         """Until the engine has the request."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from simserve.errors import HardwareError
-from simserve.hardware import CarriedOver, Curves, HardwareProfile
+from simserve.hardware import Carried, Curves, HardwareProfile
 from simserve.models import Quantization, dtype_bytes_of
 
 CARRIED_OVER = 0.2
@@ -66,17 +66,15 @@ def check_kv_dtype(kv_dtype: str, hardware: HardwareProfile) -> None:
 
 def carried_over(
     hardware: HardwareProfile, quantization: Quantization | None, weights: WeightFormat, kv_dtype: str, dtype: str
-) -> tuple[CarriedOver, ...]:
-    """Efficiencies that were not measured in these formats."""
+) -> tuple[Carried, ...]:
+    """The operators whose efficiencies in 16 bits stand for these formats, and how unsure that makes them."""
     carried = []
     if quantization is not None and not _measured(hardware, weights):
         widened = weights.computed_in != quantization.weight_dtype
-        carried.append(
-            CarriedOver(f"{quantization.weight_dtype} weights", "gemm", WIDENED if widened else CARRIED_OVER)
-        )
+        what = f"{quantization.weight_dtype} weights"
+        carried.append(Carried(what, "gemm", WIDENED if widened else CARRIED_OVER))
     if dtype_bytes_of(kv_dtype) != dtype_bytes_of(dtype):
-        attention = ("decode_attention", "prefill_attention")
-        carried += [CarriedOver(f"{kv_dtype} KV cache", operator, CARRIED_OVER) for operator in attention]
+        carried.append(Carried(f"{kv_dtype} KV cache", "decode_attention", CARRIED_OVER))
     return tuple(carried)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+import math
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 
 import orjson
@@ -15,25 +16,48 @@ from simserve.errors import EngineError, SimServeError
 log = logging.getLogger("simserve.server")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Middleware = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
 
 
 class ApiError(Exception):
     """A request that is answered with an error object; ``message`` is one sentence for the client's author.
 
     ``param`` names the offending field and ``code`` is OpenAI's machine-readable word for it, where there is one.
+    ``kind`` is the error's type, which follows from ``status`` if it is not given; ``headers`` go with the response.
     """
 
-    def __init__(self, message: str, *, status: int = 400, param: str | None = None, code: str | None = None):
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 400,
+        param: str | None = None,
+        code: str | None = None,
+        kind: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.status = status
         self.param = param
         self.code = code
+        self.kind = kind or ("invalid_request_error" if status < 500 else "server_error")
+        self.headers = headers or {}
 
 
 def model_not_found(model: str) -> ApiError:
     """404 for a model that this server does not serve."""
     return ApiError(f"The model `{model}` does not exist.", status=404, param="model", code="model_not_found")
+
+
+def try_again(message: str, after_s: float) -> ApiError:
+    """503 for a request that may be sent again after some seconds."""
+    return ApiError(message, status=503, headers={"Retry-After": str(math.ceil(after_s))})
+
+
+def timed_out() -> ApiError:
+    """504 for a request that took longer than this server allows."""
+    return ApiError("The request took longer than this server allows; ask for less.", status=504, code="timeout")
 
 
 def shutting_down() -> ApiError:
@@ -48,13 +72,15 @@ def engine_failed(why: str | None) -> ApiError:
 
 def error_bytes(error: ApiError) -> bytes:
     """The JSON of OpenAI's error object."""
-    kind = "invalid_request_error" if error.status < 500 else "server_error"
-    return orjson.dumps({"error": {"message": error.message, "type": kind, "param": error.param, "code": error.code}})
+    body = {"message": error.message, "type": error.kind, "param": error.param, "code": error.code}
+    return orjson.dumps({"error": body})
 
 
 def error_response(error: ApiError) -> web.Response:
     """The error object as a response with its status."""
-    return web.Response(status=error.status, body=error_bytes(error), content_type="application/json")
+    return web.Response(
+        status=error.status, body=error_bytes(error), content_type="application/json", headers=error.headers
+    )
 
 
 @web.middleware
@@ -78,6 +104,8 @@ def as_api_error(error: Exception) -> ApiError:
         return ApiError(str(error), status=503)
     if isinstance(error, SimServeError):
         return ApiError(str(error))
+    if isinstance(error, TimeoutError):
+        return timed_out()
     if isinstance(error, web.RequestPayloadError):
         return ApiError("The request body could not be read; check its length and encoding.")
     log.error("unexpected error while serving a request", exc_info=error)

@@ -7,7 +7,7 @@ Temperature 0 makes its text independent of ``seed``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
@@ -35,10 +35,16 @@ MAX_CHOICES = 8
 Body = TypeVar("Body", bound=BaseModel)
 
 
-def parse(body: bytes, kind: type[Body], refuse: Callable[[dict[str, Any]], None]) -> Body:
+def parse(
+    body: bytes,
+    kind: type[Body],
+    refuse: Callable[[dict[str, Any]], None] | None = None,
+    defaults: Mapping[str, Any] | None = None,
+) -> Body:
     """Read ``body`` as JSON of this kind; raises :class:`ApiError` (400) naming the first thing that is wrong.
 
-    ``refuse`` is asked first: it raises for fields that the engine behind the server cannot honour.
+    ``refuse`` is asked first: it raises for fields that the engine behind the server cannot honour. ``defaults`` are
+    this server's, for fields that the client leaves open.
     """
     try:
         fields = orjson.loads(body)
@@ -46,7 +52,9 @@ def parse(body: bytes, kind: type[Body], refuse: Callable[[dict[str, Any]], None
         raise ApiError(f"The request body is not valid JSON: {error}.") from None
     if not isinstance(fields, dict):
         raise ApiError("The request body must be a JSON object.")
-    refuse(fields)
+    if refuse is not None:
+        refuse(fields)
+    fields |= {name: value for name, value in (defaults or {}).items() if fields.get(name) is None}
     try:
         return kind.model_validate(fields)
     except ValidationError as error:

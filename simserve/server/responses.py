@@ -138,14 +138,19 @@ def _with_usage(frame: bytes, counts: dict[str, object]) -> bytes:
     return b'%b,"usage":%b}\n\n' % (frame[: -len(b"}\n\n")], orjson.dumps(counts))
 
 
-def model_card(name: str, root: str, created_s: int, max_model_len: int) -> dict[str, object]:
-    """One entry of ``GET /v1/models``; clients read the context window from ``max_model_len``."""
+def model_card(
+    name: str, root: str, created_s: int, max_model_len: int, parent: str | None = None
+) -> dict[str, object]:
+    """One entry of ``GET /v1/models``; clients read the context window from ``max_model_len``.
+
+    ``root`` is what is behind the name, ``parent`` the model that an adapter belongs to.
+    """
     return {
         "id": name,
         "object": "model",
         "created": created_s,
         "owned_by": "simserve",
         "root": root,
-        "parent": None,
+        "parent": parent,
         "max_model_len": max_model_len,
     }

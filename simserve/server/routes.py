@@ -6,20 +6,21 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import TypeVar
 
 import orjson
 from aiohttp import web
 
-from simserve.engines.base import Engine
-from simserve.server.embeddings import Embedder, EmbeddingRequest, embeddings_body
+from simserve.server.embeddings import EmbeddingRequest, embeddings_body
 from simserve.server.errors import ApiError, model_not_found
-from simserve.server.plans import Plan, Planner
+from simserve.server.limits import RequestLimits, taken_deadline
+from simserve.server.logs import note
+from simserve.server.models import Models
+from simserve.server.plans import Plan
 from simserve.server.protocol import ChatRequest, CompletionFields, CompletionRequest, parse
 from simserve.server.request_ids import current_request_id
-from simserve.server.responses import Envelope, model_card, timing_headers, whole_body
-from simserve.server.status import status_body
+from simserve.server.responses import Envelope, timing_headers, whole_body
+from simserve.server.service import Service
 from simserve.server.streaming import SSE_HEADERS, stream_answer
 from simserve.server.streams import Answer, Ended, opened, together, whole_answer
 
@@ -31,32 +32,12 @@ INLINE_BODY_BYTES = 256 * 1024
 Body = TypeVar("Body", CompletionRequest, ChatRequest, EmbeddingRequest)
 
 
-@dataclass
-class Service:
-    """What the handlers share: the engine, what speaks for it, and the model's names (answers carry the first)."""
-
-    engine: Engine
-    planner: Planner
-    embedder: Embedder
-    model_names: Sequence[str]
-    model_root: str
-    created_s: int = field(default_factory=lambda: int(time.time()))
-
-    @property
-    def model(self) -> str:
-        return self.model_names[0]
-
-    def check_model(self, name: str | None) -> None:
-        """Raise 404 for a model that is not served; no name at all means the one that is."""
-        if name is not None and name not in self.model_names:
-            raise model_not_found(name)
-
-
 class Routes:
-    """All endpoints over one :class:`Service`."""
+    """The endpoints of models: ``models`` has those that can be asked for, ``limits`` what is asked of a request."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, models: Models, limits: RequestLimits) -> None:
+        self._models = models
+        self._limits = limits
 
     def table(self) -> list[web.AbstractRouteDef]:
         """The routes, for ``app.add_routes``."""
@@ -73,81 +54,92 @@ class Routes:
     async def chat_completions(self, request: web.Request) -> web.StreamResponse:
         """``POST /v1/chat/completions``"""
         body = await self._body(request, ChatRequest)
-        envelope = self._envelope(chat=True)
-        plan = await self._service.planner.chat(body, envelope.request_id)
-        return await self._answer(request, body, envelope, plan)
+        async with self._models.use(body.model) as service:
+            envelope = _envelope(service, chat=True)
+            plan = await service.planner.chat(body, envelope.request_id)
+            return await self._answer(request, body, service, envelope, plan)
 
     async def completions(self, request: web.Request) -> web.StreamResponse:
         """``POST /v1/completions``"""
         body = await self._body(request, CompletionRequest)
-        envelope = self._envelope(chat=False)
-        plan = await self._service.planner.completion(body, envelope.request_id)
-        return await self._answer(request, body, envelope, plan)
+        async with self._models.use(body.model) as service:
+            envelope = _envelope(service, chat=False)
+            plan = await service.planner.completion(body, envelope.request_id)
+            return await self._answer(request, body, service, envelope, plan)
 
     async def embeddings(self, request: web.Request) -> web.Response:
         """``POST /v1/embeddings``"""
         body = await self._body(request, EmbeddingRequest)
-        service = self._service
-        body.check_dimensions(service.embedder.dimensions)
-        prompts = await service.planner.token_ids(body.input, "input")
-        prompt_tokens = sum(map(len, prompts))
-        log.info("Added request: input_len=%d, to embed", prompt_tokens)
-        vectors = await service.embedder.embed(prompts, f"embd-{current_request_id()}")
-        content = embeddings_body(body, service.model, vectors, prompt_tokens)
-        return web.Response(body=content, content_type="application/json")
+        async with self._models.use(body.model) as service:
+            body.check_dimensions(service.embedder.dimensions)
+            prompts = await service.planner.token_ids(body.input, "input")
+            prompt_tokens = sum(map(len, prompts))
+            await self._limits.admit(request, max(map(len, prompts)), prompt_tokens)
+            log.info("Added request: input_len=%d, to embed", prompt_tokens)
+            note(request, model=service.model, prompt_tokens=prompt_tokens)
+            vectors = await service.embedder.embed(prompts, f"embd-{current_request_id()}")
+            content = embeddings_body(body, service.model, vectors, prompt_tokens)
+            return web.Response(body=content, content_type="application/json")
 
     async def models(self, request: web.Request) -> web.Response:
         """``GET /v1/models``"""
-        return _json({"object": "list", "data": [self._card(name) for name in self._service.model_names]})
+        return _json({"object": "list", "data": await self._models.cards()})
 
     async def model(self, request: web.Request) -> web.Response:
         """``GET /v1/models/{model}``, as OpenAI has it."""
         name = request.match_info["model"]
-        self._service.check_model(name)
-        return _json(self._card(name))
+        card = next((card for card in await self._models.cards() if card["id"] == name), None)
+        if card is None:
+            raise model_not_found(name)
+        return _json(card)
 
     async def health(self, request: web.Request) -> web.Response:
-        """``GET /health``: 200 and an empty body."""
-        return web.Response()
+        """``GET /health``: 200 and an empty body, 503 once the server shuts down."""
+        return web.Response(status=503 if self._limits.drain.ending else 200)
 
     async def status(self, request: web.Request) -> web.Response:
         """``GET /status``: what is going on right now; memory is the KV cache's, in bytes."""
-        return _json(status_body(self._service.engine))
+        return _json(await self._models.report())
 
     async def _body(self, request: web.Request, kind: type[Body]) -> Body:
         if request.content_type != "application/json":
             raise ApiError("The request must have the header Content-Type: application/json.")
         raw = await request.read()
         in_thread = len(raw) > INLINE_BODY_BYTES
-        refuse = self._service.planner.refuse
-        body = await asyncio.to_thread(parse, raw, kind, refuse) if in_thread else parse(raw, kind, refuse)
-        self._service.check_model(body.model)
-        return body
-
-    def _envelope(self, *, chat: bool) -> Envelope:
-        prefix = "chatcmpl-" if chat else "cmpl-"
-        return Envelope(prefix + current_request_id(), self._service.model, int(time.time()), chat)
-
-    def _card(self, name: str) -> dict[str, object]:
-        service = self._service
-        return model_card(name, service.model_root, service.created_s, service.engine.max_model_len)
+        refuse, defaults = self._models.refuse, {"stream": self._limits.rules.streaming_default}
+        if in_thread:
+            return await asyncio.to_thread(parse, raw, kind, refuse, defaults)
+        return parse(raw, kind, refuse, defaults)
 
     async def _answer(
-        self, request: web.Request, body: CompletionFields, envelope: Envelope, plan: Plan
+        self, request: web.Request, body: CompletionFields, service: Service, envelope: Envelope, plan: Plan
     ) -> web.StreamResponse:
+        longest = max(len(choice.sequence.prompt_token_ids) for choice in plan.choices)
+        tokens = plan.prompt_tokens + plan.output_tokens
+        await self._limits.admit(request, longest, tokens)
         _log_added(request, body, envelope, plan)
-        async with opened(self._service.engine, [choice.sequence for choice in plan.choices]) as streams:
+        note(request, model=envelope.model, stream=body.stream, prompt_tokens=plan.prompt_tokens)
+        async with opened(service.engine, [choice.sequence for choice in plan.choices]) as streams:
             ended: Sequence[Ended]
             if body.stream:
                 response: web.StreamResponse = web.StreamResponse(headers=SSE_HEADERS)
                 await response.prepare(request)
-                ended = await stream_answer(response, body, envelope, plan, streams)
+                ended = await stream_answer(response, body, envelope, plan, streams, taken_deadline(request))
             else:
                 pairs = zip(plan.choices, streams, strict=True)
                 ended = await together([whole_answer(choice, stream) for choice, stream in pairs])
                 response = _whole_response(envelope, plan, ended)
+        if ended:
+            output_tokens = sum(one.tokens for one in ended)
+            note(request, output_tokens=output_tokens)
+            await self._limits.charging.give_back(request, plan.output_tokens - output_tokens)
         _log_finished(envelope, ended)
         return response
+
+
+def _envelope(service: Service, *, chat: bool) -> Envelope:
+    prefix = "chatcmpl-" if chat else "cmpl-"
+    return Envelope(prefix + current_request_id(), service.model, int(time.time()), chat)
 
 
 def _whole_response(envelope: Envelope, plan: Plan, answers: Sequence[Answer]) -> web.Response:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
-import os
 import signal
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import Protocol
 
 from aiohttp import web
 
-from simserve.engines.base import Engine
-from simserve.errors import ConfigError
+from simserve.engines.base import EngineStatus
 from simserve.server.app import build_app
-from simserve.server.routes import Service
+from simserve.server.auth import warn_if_open
+from simserve.server.failures import Failures
+from simserve.server.limits import Counter, Drain
+from simserve.server.models import ModelPool, Models
+from simserve.server.service import Service
+from simserve.server.settings import Settings
+from simserve.server.sockets import bound_sockets
 
 log = logging.getLogger("simserve.server")
 
@@ -24,18 +27,21 @@ IDLE_CHECK_S = 0.5
 IDLE_LOG_EVERY_S = 10.0
 SHUTDOWN_GRACE_S = 1.0
 BACKLOG = 2048
+LINGERING_S = 1.0
+"""How long the rest of a body that nobody wants is read, so that its sender sees the answer."""
+DEFAULTS = Settings()
 
 
-def serve(service: Service, host: str, port: int, on_listening: Callable[[str], None]) -> None:
+def serve(models: ModelPool, settings: Settings, on_listening: Callable[[str], None]) -> None:
     """Serve until SIGINT or SIGTERM; ``on_listening`` is told the URL once clients can connect.
 
     Port 0 takes any free port. Raises :class:`ConfigError` if host or port cannot be listened on.
     """
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve_until_signal(service, host, port, on_listening))
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(_serve_until_signal(models, settings, on_listening))
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
         import uvloop
     except ImportError:  # not made for every platform
@@ -43,70 +49,103 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-async def _serve_until_signal(service: Service, host: str, port: int, on_listening: Callable[[str], None]) -> None:
-    stop = asyncio.Event()
+async def _serve_until_signal(models: ModelPool, settings: Settings, on_listening: Callable[[str], None]) -> None:
+    signals: asyncio.Queue[int] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(signum, stop.set)
-    async with listening(service, host, port) as url:
+        loop.add_signal_handler(signum, signals.put_nowait, signum)
+    if settings.server.workers > 1:
+        from simserve.server.workers import serve_with_workers
+
+        await serve_with_workers(models, settings, on_listening, signals)
+    else:
+        await _serve_alone(models, settings, on_listening, signals)
+
+
+async def _serve_alone(
+    models: ModelPool, settings: Settings, on_listening: Callable[[str], None], signals: asyncio.Queue[int]
+) -> None:
+    """Do HTTP in this process, too."""
+    warn_if_open(settings.auth, settings.server.host)
+    drain = Drain()
+    async with listening(models, settings.server.host, settings.server.port, settings, drain) as url:
         on_listening(url)
-        idle = asyncio.create_task(log_when_idle(service.engine))
-        await stop.wait()
+        idle = asyncio.create_task(log_when_idle(models))
+        first = await signals.get()
         log.info("Shutting down")
         idle.cancel()
         with suppress(asyncio.CancelledError):
             await idle
+        if first == signal.SIGTERM:
+            await _let_finish(drain, settings.server.shutdown_grace, signals)
+
+
+async def _let_finish(drain: Drain, grace_s: float, signals: asyncio.Queue[int]) -> None:
+    """Wait for the requests inside, until they have ended, their grace is over, or a second signal comes."""
+    drained, second = asyncio.create_task(drain.wait(grace_s)), asyncio.create_task(signals.get())
+    await asyncio.wait((drained, second), return_when=asyncio.FIRST_COMPLETED)
+    second.cancel()
+    drained.cancel()
+    if drain.inside:
+        log.warning("%d requests did not end in time and are cut off", drain.inside)
 
 
 @asynccontextmanager
-async def listening(service: Service, host: str, port: int) -> AsyncIterator[str]:
-    """Serve inside the ``async with`` block; yields the URL.
+async def listening(
+    models: Models | Service,
+    host: str,
+    port: int,
+    settings: Settings = DEFAULTS,
+    drain: Drain | None = None,
+    counter: Counter | None = None,
+    failures: Failures | None = None,
+    *,
+    shared: bool = False,
+) -> AsyncIterator[str]:
+    """Serve inside the ``async with`` block; yields the URL. A service stands for a pool of that one model.
 
-    At the end no new client is let in, the engine ends all open streams, and who has not read its last bytes after
-    a second of grace is cut off.
+    ``counter`` and ``failures`` are as in :func:`build_app`; ``shared`` lets other processes have the same port.
+
+    At the end, or once ``drain`` waits, no new client is let in. At the end the engines end all open streams, and who
+    has not read its last bytes after a second of grace is cut off.
     """
+    models = ModelPool.of(models, settings.server.max_waiting_requests) if isinstance(models, Service) else models
+    drain = drain or Drain()
     runner = web.AppRunner(
-        build_app(service), access_log=None, handler_cancellation=True, shutdown_timeout=SHUTDOWN_GRACE_S
+        build_app(models, settings, drain, counter, failures),
+        access_log=None,
+        handler_cancellation=True,
+        shutdown_timeout=SHUTDOWN_GRACE_S,
+        keepalive_timeout=settings.server.keep_alive_timeout,
+        lingering_time=LINGERING_S,
     )
     await runner.setup()
-    site = web.TCPSite(runner, host, port, backlog=BACKLOG)
-    await service.engine.start()
     try:
-        await _bind(site, host, port)
-        yield _url(host, site.port)
-        await site.stop()
+        await models.start()
+        sites = [web.SockSite(runner, bound, backlog=BACKLOG) for bound in bound_sockets(host, port, shared=shared)]
+        for site in sites:
+            await site.start()
+            drain.doors.append(site.stop)
+        yield url_of(host, runner.addresses[0][1])
+        await drain.close()
     finally:
-        await service.engine.stop()
+        await models.stop()
         await runner.cleanup()
 
 
-async def _bind(site: web.TCPSite, host: str, port: int) -> None:
-    try:
-        await site.start()
-    except socket.gaierror:
-        raise ConfigError(f"{host} is not an address of this machine; give another --host") from None
-    except OSError as error:
-        raise _cannot_listen(error, host, port) from None
-    except OverflowError:
-        raise ConfigError(f"{port} is not a port; give --port a number from 0 to 65535") from None
-
-
-def _cannot_listen(error: OSError, host: str, port: int) -> ConfigError:
-    if error.errno == errno.EADDRINUSE:
-        return ConfigError(f"port {port} is already in use; stop what listens there or give another --port")
-    if error.errno == errno.EACCES:
-        return ConfigError(f"port {port} needs more rights than you have; give a --port above 1023")
-    reason = os.strerror(error.errno or 0)
-    return ConfigError(f"cannot listen on {host}:{port} ({reason}); give another --host or --port")
-
-
-def _url(host: str, port: int) -> str:
+def url_of(host: str, port: int) -> str:
     name = "localhost" if host in ("0.0.0.0", "::", "") else host
     return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
 
 
+class HasStatus(Protocol):
+    """An engine, or several."""
+
+    def status(self) -> EngineStatus: ...
+
+
 async def log_when_idle(
-    engine: Engine, check_every_s: float = IDLE_CHECK_S, log_every_s: float = IDLE_LOG_EVERY_S
+    engine: HasStatus, check_every_s: float = IDLE_CHECK_S, log_every_s: float = IDLE_LOG_EVERY_S
 ) -> None:
     """Say now and then that nothing is going on: soon after it is so, and not more often than ``log_every_s``."""
     loop = asyncio.get_running_loop()

@@ -6,6 +6,7 @@ It is a function of model, prompt and ``seed`` alone; ``max_tokens``, ``stop`` a
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import itertools
 import math
@@ -84,6 +85,8 @@ class SimulatedChoice:
 class SimulatedPlanner:
     """See :class:`simserve.server.plans.Planner`; token ids of prompts must lie below ``vocab_size``."""
 
+    unsupported = SIMULATED
+
     def __init__(self, model: str, tokenizer: Tokenizer, text: TextSource, max_model_len: int, vocab_size: int) -> None:
         self._model = model
         self._vocab_size = vocab_size
@@ -92,8 +95,14 @@ class SimulatedPlanner:
         self._max_model_len = max_model_len
         self._numbers = itertools.count()
 
+    def renamed(self, model: str) -> SimulatedPlanner:
+        """The same for another name, with other words: an adapter of the model. Sequences have ids of their own."""
+        other = copy.copy(self)
+        other._model = model
+        return other
+
     def refuse(self, fields: dict[str, Any]) -> None:
-        refuse_unsupported(fields, SIMULATED)
+        refuse_unsupported(fields, self.unsupported)
 
     async def chat(self, request: ChatRequest, request_id: str) -> Plan:
         messages = request.conversation()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 from aiohttp import web
@@ -22,16 +23,21 @@ async def stream_answer(
     envelope: Envelope,
     plan: Plan,
     streams: Sequence[AsyncIterator[TokenEvent]],
+    deadline_s: float | None = None,
 ) -> Sequence[Ended]:
     """Write the whole event stream to ``response``, which has been prepared; returns how the choices ended.
 
-    A failure after the first byte can no longer be a status, so it becomes an event of its own.
+    A failure after the first byte can no longer be a status, so it becomes an event of its own; so does
+    ``deadline_s``, a time on the event loop's clock, when it comes too soon.
     """
     ended: Sequence[Ended] = []
     try:
         so_far = _UsageSoFar(plan.prompt_tokens) if body.usage_in_every_chunk() else None
         pairs = zip(plan.choices, streams, strict=True)
-        ended = await together([_stream_choice(response, envelope, choice, stream, so_far) for choice, stream in pairs])
+        async with asyncio.timeout_at(deadline_s):
+            ended = await together(
+                [_stream_choice(response, envelope, choice, stream, so_far) for choice, stream in pairs]
+            )
         if body.usage_in_stream():
             await response.write(usage_frame(envelope, final_usage(plan, ended)))
     except ConnectionError:

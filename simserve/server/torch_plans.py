@@ -83,6 +83,8 @@ class TorchPlanner:
     ``defaults`` are the sampling parameters for what clients leave open: those that the model's authors recommend.
     """
 
+    unsupported = TORCH
+
     def __init__(
         self,
         tokenizer: Tokenizer,
@@ -99,7 +101,7 @@ class TorchPlanner:
         self._numbers = itertools.count()
 
     def refuse(self, fields: dict[str, Any]) -> None:
-        refuse_unsupported(fields, TORCH)
+        refuse_unsupported(fields, self.unsupported)
 
     async def chat(self, request: ChatRequest, request_id: str) -> Plan:
         if self._template is None:

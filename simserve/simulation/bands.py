@@ -1,16 +1,15 @@
 """The same requests served at both ends of what the profile's uncertainty allows.
 
 Errors of step times are not errors of latencies: near saturation a few percent more make queues grow without end. So
-the run is repeated, with the same requests, by :func:`simserve.hardware.at_the_edge` of the profile, and what comes out
+the run is repeated, with the same requests, at both edges (:func:`simserve.hardware.at_the_edge`), and what comes out
 is the band, queueing and batching included.
 """
 
 from __future__ import annotations
 
 from simserve.config import EngineOptions
-from simserve.hardware import HardwareProfile, at_the_edge
+from simserve.hardware import HardwareProfile
 from simserve.models import ModelSpec
-from simserve.simulation.formats import formats_of
 from simserve.simulation.simulate import Progress, SimulationResult, simulate
 from simserve.simulation.sources import Source
 from simserve.workload.workload import Workload
@@ -41,9 +40,5 @@ def simulate_edges(
     on_progress: Progress | None = None,
 ) -> tuple[SimulationResult, SimulationResult]:
     """``workload`` on the fastest and on the slowest device that ``hardware`` may be; raises as ``simulate`` does."""
-    carried = formats_of(model, hardware, options).carried
-    fast, slow = at_the_edge(hardware, -1, carried), at_the_edge(hardware, 1, carried)
-    return (
-        simulate(workload, model, fast, options, on_progress),
-        simulate(workload, model, slow, options, on_progress),
-    )
+    fast, slow = (simulate(workload, model, hardware, options, on_progress, edge) for edge in (-1, 1))
+    return fast, slow

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from simserve.config import KV_CACHE_DTYPES, QUANTIZATIONS, EngineOptions
 from simserve.errors import ConfigError
-from simserve.hardware import CarriedOver, HardwareProfile, stated_uncertainty
+from simserve.hardware import Carried, HardwareProfile
 from simserve.latency.number_formats import WeightFormat, carried_over, check_kv_dtype, weight_format
 from simserve.models import METHODS, ModelSpec, Quantization
 
@@ -19,10 +19,8 @@ class Formats:
     quantization: Quantization | None
     weights: WeightFormat
     kv_dtype: str
-    carried: tuple[CarriedOver, ...]
-    """Efficiencies that were measured in other formats."""
-    uncertainty: str
-    """How far off a predicted step may be in these formats, in words."""
+    carried: tuple[Carried, ...]
+    """Efficiencies that were not measured in these formats."""
 
     @property
     def label(self) -> str:
@@ -52,7 +50,7 @@ def formats_of(model: ModelSpec, hardware: HardwareProfile, options: EngineOptio
         kv_dtype = (quantization and quantization.kv_dtype) or dtype
     check_kv_dtype(kv_dtype, hardware)
     carried = carried_over(hardware, quantization, weights, kv_dtype, dtype)
-    return Formats(dtype, quantization, weights, kv_dtype, carried, stated_uncertainty(hardware, carried))
+    return Formats(dtype, quantization, weights, kv_dtype, carried)
 
 
 def _quantization(model: ModelSpec, options: EngineOptions) -> Quantization | None:

@@ -7,16 +7,17 @@ from typing import TypeVar
 
 from simserve.config import EngineOptions
 from simserve.errors import ConfigError
-from simserve.hardware import HardwareProfile
+from simserve.hardware import HardwareProfile, at_the_edge, slowed, stated_uncertainty
 from simserve.latency import (
     AnchoredStepTimer,
     StepTimer,
+    anchored_basis,
     anchored_uncertainty,
     anchors_for,
     compiled_step_timer,
 )
-from simserve.latency.front_end import FrontEndCosts, front_end_named
-from simserve.latency.host import VLLM_V0, VLLM_V1
+from simserve.latency.front_end import FRONT_END, FrontEndCosts, front_end_named
+from simserve.latency.host import VLLM_V0, VLLM_V1, HostCosts
 from simserve.models import ModelSpec
 from simserve.scheduling import Scheduler, SchedulerLimits
 from simserve.simulation.formats import Formats, formats_of
@@ -44,6 +45,8 @@ class EngineSetup:
     formats: Formats
     limits: SchedulerLimits
     block_bytes: int
+    weight_bytes: int
+    """On each device."""
     timer: StepTimer
     uncertainty: str
     """How far off a predicted step may be, and why, in words."""
@@ -61,9 +64,10 @@ class EngineSetup:
         return self.policy(self.limits)
 
 
-def prepare(model: ModelSpec, hardware: HardwareProfile, options: EngineOptions) -> EngineSetup:
+def prepare(model: ModelSpec, hardware: HardwareProfile, options: EngineOptions, edge: int = 0) -> EngineSetup:
     """Resolve ``options`` for ``model`` on ``hardware``.
 
+    With ``edge`` 1 everything takes as long as it may, with -1 as little, see :mod:`simserve.hardware.uncertainty`.
     Raises :class:`ConfigError` for options that contradict each other, :class:`CapacityError` if weights do not fit,
     :class:`HardwareError` for a number format that the hardware cannot compute.
     """
@@ -88,12 +92,23 @@ def prepare(model: ModelSpec, hardware: HardwareProfile, options: EngineOptions)
         schedule_conservativeness=_given(options.schedule_conservativeness),
     )
     most_tokens = _most_tokens_in_a_step(policy, limits)
-    timer, uncertainty = _step_times(model, hardware, options, formats, most_tokens, max_num_seqs)
+    timer, uncertainty = _step_times(model, hardware, options, formats, most_tokens, max_num_seqs, edge)
     front_end = front_end_named(options.front_end)
     if front_end is None and options.api_server_count is not None:
         raise ConfigError("--api-server-count needs a front end whose processes it counts: add --front-end vllm-v1")
+    front_end = front_end and front_end.times((1 + FRONT_END) ** edge)
     return EngineSetup(
-        model, hardware, options, policy, formats, limits, memory.block_bytes, timer, uncertainty, front_end
+        model,
+        hardware,
+        options,
+        policy,
+        formats,
+        limits,
+        memory.block_bytes,
+        memory.weight_bytes,
+        timer,
+        uncertainty,
+        front_end,
     )
 
 
@@ -104,22 +119,28 @@ def _step_times(
     formats: Formats,
     max_tokens: int,
     max_seqs: int,
+    edge: int,
 ) -> tuple[StepTimer, str]:
     """The timer, and how far off it may be in words.
 
-    Whole steps in a profile are those of SimServe's own engine: a preset asks for another one.
+    Whole steps in a profile are those of SimServe's own engine: a preset, or host times, ask for another one.
     """
     anchors = None
-    plain = formats.quantization is None and formats.kv_dtype == formats.dtype
+    own_host = options.host_step_us is not None or options.host_request_us is not None
+    plain = formats.quantization is None and formats.kv_dtype == formats.dtype and not own_host
     if plain and options.engine_preset is None and options.tensor_parallel_size == 1:
         anchors = anchors_for(model, hardware, formats.dtype)
     if anchors is not None:
-        anchored = AnchoredStepTimer(model, hardware, anchors, max_tokens=max_tokens, max_seqs=max_seqs)
-        return anchored, anchored_uncertainty(model, hardware, anchors)
-    host = replace(VLLM_V0 if options.policy == "vllm-v0" else VLLM_V1, hidden=_given(options.async_scheduling))
+        half_width = anchored_uncertainty(model, hardware, anchors)
+        then = slowed(hardware, (1 + half_width) ** edge) if edge else hardware
+        at_edge = anchors_for(model, then, formats.dtype)
+        assert at_edge is not None
+        anchored = AnchoredStepTimer(model, then, at_edge, max_tokens=max_tokens, max_seqs=max_seqs)
+        return anchored, f"±{half_width:.0%}, {anchored_basis(model, anchors)}"
+    then = at_the_edge(hardware, edge, formats.carried) if edge else hardware
     timer = compiled_step_timer(
         model,
-        hardware,
+        then,
         dtype=formats.dtype,
         weights=formats.weights,
         kv_dtype=formats.kv_dtype,
@@ -127,9 +148,20 @@ def _step_times(
         max_tokens=max_tokens,
         max_seqs=max_seqs,
         graphs=not options.enforce_eager,
-        host=host.times(hardware.host_time_factor),
+        host=_host_costs(options).times(then.host_time_factor),
     )
-    return timer, formats.uncertainty
+    return timer, stated_uncertainty(hardware, formats.carried)
+
+
+def _host_costs(options: EngineOptions) -> HostCosts:
+    """Those of the policy's engine, but for what is said."""
+    usual = VLLM_V0 if options.policy == "vllm-v0" else VLLM_V1
+    return replace(
+        usual,
+        step_s=usual.step_s if options.host_step_us is None else options.host_step_us * 1e-6,
+        request_s=usual.request_s if options.host_request_us is None else options.host_request_us * 1e-6,
+        hidden=_given(options.async_scheduling),
+    )
 
 
 Value = TypeVar("Value")

@@ -39,14 +39,15 @@ def simulate(
     hardware: HardwareProfile,
     options: EngineOptions,
     on_progress: Progress | None = None,
+    edge: int = 0,
 ) -> SimulationResult:
     """Serve ``workload`` on one replica in simulated time. Same input, same result, to the bit.
 
     A :class:`~simserve.simulation.sources.Source` sends requests that depend on the answers to others. A request whose
     prompt cannot fit is recorded as rejected and the others go on. Raises :class:`SimServeError` subclasses for options
-    that cannot be honoured (see :func:`simserve.simulation.setup.prepare`).
+    that cannot be honoured (see :func:`simserve.simulation.setup.prepare`, which also tells what an ``edge`` is).
     """
-    setup = prepare(model, hardware, options)
+    setup = prepare(model, hardware, options, edge)
     env = simpy.Environment()
     scheduler = setup.new_scheduler()
     source = OpenLoop(workload) if isinstance(workload, Workload) else workload

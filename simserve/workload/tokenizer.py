@@ -39,6 +39,7 @@ class Tokenizer:
 
     ``is_fallback`` says that the model came without a tokenizer: its token counts are then those of the small
     shipped vocabulary, which takes about 2.7 characters of English per token where large ones take 4.
+    ``special_ids`` mark things such as the end of a text; ``added_per_prompt`` of them a server puts around a prompt.
     """
 
     def __init__(self, inner: tokenizers.Tokenizer, name: str, is_fallback: bool) -> None:
@@ -46,7 +47,10 @@ class Tokenizer:
         self.name = name
         self.is_fallback = is_fallback
         self.vocab_size: int = inner.get_vocab_size()
-        self._added = frozenset(inner.get_added_tokens_decoder())
+        added = inner.get_added_tokens_decoder()
+        self._added = frozenset(added)
+        self.special_ids = frozenset(token_id for token_id, token in added.items() if token.special)
+        self.added_per_prompt: int = inner.num_special_tokens_to_add(False)
         self._is_byte_level = inner.decoder is not None and b"ByteLevel" in inner.decoder.__getstate__()
 
     def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:

@@ -119,7 +119,7 @@ def test_a_folder_with_several_runs_wants_a_file(tmp_path: Path) -> None:
         ("RTX4090_Llama-3.1-8B_vllm0.19", 300),
         ("A100_OPT-13B_vllm-v0/vllm-100-1_requests.csv", 100),
         ("A100PCIe_Qwen2.5-7B_vllm0.19", 100),
-        ("RTX3090_GPT3-7B_vllm2024/GPT3-7B_timeseries.csv", 100),
+        ("RTX3090_GPT3-7B_vllm2024", 100),
         ("Ascend910B_Qwen3-8B", 500),
     ],
 )

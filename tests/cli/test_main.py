@@ -65,7 +65,9 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"simserve {simserve.__version__}\n"
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["--version"], ["simulate", "--help"], ["serve", "--help"]])
+@pytest.mark.parametrize(
+    "argv", [["--help"], ["--version"], *([name, "--help"] for name in ("simulate", "serve", "bench", "smoke"))]
+)
 def test_help_answers_at_once_because_nothing_slow_is_imported(argv: list[str]) -> None:
     code = f"import sys; from simserve.cli.main import main; main({argv}); print(*sys.modules, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -79,6 +81,15 @@ def test_help_answers_at_once_because_nothing_slow_is_imported(argv: list[str]) 
 def test_dashes_and_underscores_are_alike(argv: list[str], only_echo: SimpleNamespace) -> None:
     only_echo.run = lambda args: args.num_words
     assert main(["echo", *argv]) == 3
+
+
+def test_what_follows_two_dashes_is_somebody_elses_command(only_echo: SimpleNamespace) -> None:
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("words", nargs="*")
+
+    only_echo.add_arguments = add_arguments
+    only_echo.run = lambda args: int(args.words == ["serve", "--max_len", "8", "x_y"])
+    assert main(["echo", "--", "serve", "--max_len", "8", "x_y"]) == 1
 
 
 @pytest.mark.parametrize("argv", [["--loud", "a_b"], ["--loud=a_b"]])

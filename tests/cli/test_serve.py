@@ -10,15 +10,13 @@ import socket
 import subprocess
 import sys
 import threading
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-
-from simserve.cli.serve import port_of, setting
-from simserve.errors import ConfigError
 
 COMMAND = [sys.executable, "-m", "simserve", "serve"]
 START_S = 30
@@ -115,15 +113,53 @@ def test_it_starts_serves_logs_and_ends_on_ctrl_c() -> None:
         os.kill(server.process.pid, 0)
 
 
-def test_sigterm_ends_it_even_with_a_stream_open() -> None:
-    with running("--time-scale", "1") as server:
-        host, port = server.url.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port)), timeout=10) as client:
-            body = json.dumps({"prompt": "hello", "max_tokens": 100_000, "stream": True}).encode()
-            head = f"Host: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-            client.sendall(b"POST /v1/completions HTTP/1.1\r\n" + head.encode() + body)
-            assert client.recv(100).startswith(b"HTTP/1.1 200")
-            assert server.stop(signal.SIGTERM) == 0
+@contextmanager
+def streaming(server: Server, tokens: int) -> Iterator[socket.socket]:
+    """A client in the middle of a stream."""
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as client:
+        body = json.dumps({"prompt": "hello", "max_tokens": tokens, "stream": True}).encode()
+        head = f"Host: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        client.sendall(b"POST /v1/completions HTTP/1.1\r\n" + head.encode() + body)
+        assert client.recv(100).startswith(b"HTTP/1.1 200")
+        yield client
+
+
+def rest_of(client: socket.socket) -> str:
+    return b"".join(iter(lambda: client.recv(65536), b"")).decode()
+
+
+def test_sigterm_lets_a_stream_end_and_nobody_new_in() -> None:
+    with running("--time-scale", "1", "--shutdown-grace", "20") as server:
+        with streaming(server, tokens=100) as client:
+            server.process.send_signal(signal.SIGTERM)
+            server.read_until("Shutting down")
+            with pytest.raises(urllib.error.URLError):
+                server.get("/health")
+            rest = rest_of(client)
+        assert server.process.wait(timeout=10) == 0
+    assert rest.rstrip().endswith("data: [DONE]\n\n\r\n0")
+    assert '"finish_reason":"length"' in rest
+    assert "shutting down" not in rest
+
+
+def test_sigterm_ends_a_stream_that_is_too_long() -> None:
+    with running("--time-scale", "1", "--shutdown-grace", "0.3") as server, streaming(server, tokens=100_000) as client:
+        assert server.stop(signal.SIGTERM) == 0
+        assert "The server is shutting down" in rest_of(client)
+    assert "1 requests did not end in time and are cut off" in server.log
+
+
+TERM, INT = signal.SIGTERM, signal.SIGINT
+
+
+@pytest.mark.parametrize("signals", [[INT], [TERM, TERM], [TERM, INT]])
+def test_ctrl_c_or_a_second_signal_ends_it_at_once(signals: list[int]) -> None:
+    with running("--time-scale", "1", "--shutdown-grace", "60") as server, streaming(server, tokens=100_000):
+        for signum in signals[:-1]:
+            server.process.send_signal(signum)
+            server.read_until("Shutting down")
+        assert server.stop(signals[-1]) == 0
 
 
 def test_every_flag_by_the_names_users_know() -> None:
@@ -145,6 +181,21 @@ def test_the_model_from_the_environment() -> None:
         assert server.get("/v1/models")["data"][0]["id"] == "facebook/opt-125m"
 
 
+def test_a_file_the_environment_and_the_command_line(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("models: {default: facebook/opt-125m}\ninference: {max_batch_size: 7}\nengine: {block_size: 8}")
+    with running("--config", str(file), "--max-num-seqs", "5", SIMSERVE_ENGINE__BLOCK_SIZE="32") as server:
+        engine = server.get("/status")["engine"]
+    assert (engine["model"], engine["max_num_seqs"], engine["block_size"]) == ("facebook/opt-125m", 5, 32)
+
+
+def test_a_file_that_the_environment_names(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("server: {prot: 8000}")
+    sentence = refused(SIMSERVE_CONFIG=str(file))
+    assert sentence == f"simserve: {file}, line 1: server.prot is not a key; did you mean server.port?\n"
+
+
 def test_a_busy_port_is_one_sentence() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -156,10 +207,13 @@ def test_a_busy_port_is_one_sentence() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--device", "cpu"], "--device means nothing to --engine simulated"),
-        (["--time-scale", "0"], "positive number or inf"),
-        (["--time-scale", "nan"], "positive number or inf"),
-        (["--port", "99999"], "99999 is not a port"),
+        (["--device", "cpu"], "--device means nothing to the simulated engine"),
+        (["--time-scale", "0"], "--time-scale: input should be greater than 0"),
+        (["--time-scale", "nan"], "--time-scale: input should be greater than 0"),
+        (["--port", "99999"], "--port: input should be less than or equal to 65535"),
+        (["--block-size", "0"], "--block-size must be at least 1"),
+        (["--config", "no-such.yaml"], "no-such.yaml cannot be read"),
+        (["--preload", "gpt-9"], "models.preload: there is no model gpt-9"),
         (["--model", "no-such-model"], "no-such-model"),
     ],
 )
@@ -186,9 +240,9 @@ class TestTheRealEngine:
     @pytest.mark.parametrize(
         ("options", "said"),
         [
-            (["--hardware", "A100"], "--hardware means nothing to --engine torch"),
-            (["--time-scale", "2"], "--time-scale means nothing to --engine torch"),
-            (["--threads", "0"], "--threads must be at least 1"),
+            (["--hardware", "A100"], "--hardware means nothing to the torch engine"),
+            (["--time-scale", "2"], "--time-scale means nothing to the torch engine"),
+            (["--threads", "0"], "--threads: input should be greater than or equal to 1"),
             (["--front-end", "vllm-v1"], "--front-end can be simulated and not run"),
             (["-tp", "2"], "one device"),
             (["--model", "facebook/opt-125m"], "no tokenizer.json"),
@@ -198,21 +252,3 @@ class TestTheRealEngine:
     def test_what_it_cannot_do_is_one_sentence(self, options: list[str], said: str) -> None:
         pytest.importorskip("torch", reason="the real engine needs torch: pip install simserve[torch]")
         assert said in refused("--engine", "torch", *options)
-
-
-class TestSettings:
-    def test_our_own_name_wins(self) -> None:
-        assert setting("HOST", {"SIMSERVE_HOST": "a", "LLMSERVINGSIM_HOST": "b"}) == "a"
-        assert setting("HOST", {"LLMSERVINGSIM_HOST": "b"}) == "b"
-        assert setting("HOST", {"SIMSERVE_HOST": ""}) is None
-
-    def test_the_command_line_wins_over_the_environment(self) -> None:
-        assert port_of(1234, {"SIMSERVE_PORT": "99"}) == 1234
-        assert port_of(0, {"SIMSERVE_PORT": "99"}) == 0
-        assert port_of(None, {"SIMSERVE_PORT": "99"}) == 99
-        assert port_of(None, {}) == 8000
-
-    @pytest.mark.parametrize("text", ["http", "-1", "65536", "8e3"])
-    def test_a_wrong_port_in_the_environment_is_named(self, text: str) -> None:
-        with pytest.raises(ConfigError, match="SIMSERVE_PORT"):
-            port_of(None, {"LLMSERVINGSIM_PORT": text})

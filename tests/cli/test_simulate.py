@@ -68,23 +68,6 @@ class TestWhatIsPrinted:
         assert (result["request_rate"], result["seed"], result["calibrated"]) == (10.0, 0, True)
         assert 0 < result["bandwidth_utilization"] < result["busy_fraction"] <= 1
 
-    def test_a_front_end_is_named_with_its_load(self, capsys: pytest.CaptureFixture[str]) -> None:
-        options = ["--front-end", "vllm-v1", "--api-server-count", "2"]
-        with_one, without = result_of([*SMALL, *options], capsys), result_of(SMALL, capsys)
-        assert (with_one["front_end"], with_one["api_server_count"]) == ("vllm-v1", 2)
-        assert 0.01 < with_one["front_end_utilization"] < 0.1
-        assert 4.0 < with_one["mean_ttft_ms"] - without["mean_ttft_ms"] < 6.0
-        assert without["front_end_utilization"] is None
-        assert main([*SMALL, *options]) == 0
-        assert "front end     vllm-v1, 2 processes, busy" in capsys.readouterr().out
-
-    def test_a_front_end_that_would_be_full_is_told_of(self, capsys: pytest.CaptureFixture[str]) -> None:
-        short = ["--request-rate", "200", "--input-len", "10", "--output-len", "5", "--num-prompts", "200"]
-        assert main([*SMALL, *short]) == 0
-        assert "vLLM's would have been busy 80% of the time: add --front-end vllm-v1" in capsys.readouterr().err
-        assert main(SMALL) == 0
-        assert capsys.readouterr().err == ""
-
     def test_every_figure_has_a_band_and_says_how_it_was_made(self, capsys: pytest.CaptureFixture[str]) -> None:
         result = result_of(SMALL, capsys)
 
@@ -105,6 +88,23 @@ class TestWhatIsPrinted:
 
         assert reasons[()] == "not made for more than 5,000 requests; --bands makes them, in three times the time"
         assert "--no-bands" in reasons[("--no-bands",)]
+
+    def test_a_front_end_is_named_with_its_load(self, capsys: pytest.CaptureFixture[str]) -> None:
+        options = ["--front-end", "vllm-v1", "--api-server-count", "2"]
+        with_one, without = result_of([*SMALL, *options], capsys), result_of(SMALL, capsys)
+        assert (with_one["front_end"], with_one["api_server_count"]) == ("vllm-v1", 2)
+        assert 0.01 < with_one["front_end_utilization"] < 0.1
+        assert 4.0 < with_one["mean_ttft_ms"] - without["mean_ttft_ms"] < 6.0
+        assert without["front_end_utilization"] is None
+        assert main([*SMALL, *options]) == 0
+        assert "front end     vllm-v1, 2 processes, busy" in capsys.readouterr().out
+
+    def test_a_front_end_that_would_be_full_is_told_of(self, capsys: pytest.CaptureFixture[str]) -> None:
+        short = ["--request-rate", "200", "--input-len", "10", "--output-len", "5", "--num-prompts", "200"]
+        assert main([*SMALL, *short]) == 0
+        assert "vLLM's would have been busy 80% of the time: add --front-end vllm-v1" in capsys.readouterr().err
+        assert main(SMALL) == 0
+        assert capsys.readouterr().err == ""
 
     def test_an_infinite_rate_is_written_as_vllm_writes_it(self, capsys: pytest.CaptureFixture[str]) -> None:
         result = result_of([*SMALL, "--request-rate", "inf"], capsys)

@@ -85,6 +85,13 @@ class TestPresets:
     def test_what_the_user_says_comes_first(self) -> None:
         assert setup(engine_preset="vllm-0.11", async_scheduling=True).async_scheduling
 
+    def test_older_engines_spend_more_time_on_each_request(self) -> None:
+        steps_s = [setup(engine_preset=preset).timer.step_s(10, 5000, [], 10) for preset in ("vllm-0.6", "vllm-0.5")]
+        assert steps_s[1] - steps_s[0] == pytest.approx(10 * (420 - 42) * 1e-6)
+
+        said = setup(engine_preset="vllm-0.5", host_step_us=0.0, host_request_us=42.0)
+        assert steps_s[0] - said.timer.step_s(10, 5000, [], 10) == pytest.approx(800e-6)
+
     def test_a_preset_and_another_policy_contradict(self) -> None:
         with pytest.raises(ConfigError, match=r"vllm-0\.6 has policy vllm-v0 and not sarathi"):
             setup(engine_preset="vllm-0.6", policy="sarathi")

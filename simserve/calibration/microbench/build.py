@@ -11,6 +11,7 @@ import numpy as np
 from simserve.calibration.fit_attention import fit_chunks, fit_decode
 from simserve.calibration.fit_gemm import fit_gemm
 from simserve.calibration.fit_small import fit_all_reduce, fit_elementwise
+from simserve.calibration.holdout import SEED, configurations, held_out, summed_errors
 from simserve.calibration.limits import Limits, Source
 from simserve.calibration.microbench.attention import MeasuredAttention
 from simserve.calibration.microbench.bandwidth import Bandwidth
@@ -33,7 +34,6 @@ from simserve.hardware import (
     Curves,
     Dtype,
     HardwareProfile,
-    HeldOut,
     HostTimes,
     StepAnchors,
     list_hardware,
@@ -152,7 +152,9 @@ def _products(points: GemmPoints, limits: Limits, source: Source, bare: Hardware
     held = np.isin(points.m, HELD_ROWS)
     curves = fit_gemm(points.where(~held), limits, source)
     test = points.where(held)
-    return _with_error(curves, predict_gemms(curves, test, bare, dtype), test.seconds) if held.any() else curves
+    if not held.any():
+        return curves
+    return _with_error(curves, predict_gemms(curves, test, bare, dtype), test.seconds, test.m)
 
 
 def _decodes(points: AttentionPoints, limits: Limits, source: Source, bare: HardwareProfile, dtype: Dtype) -> Curves:
@@ -161,12 +163,13 @@ def _decodes(points: AttentionPoints, limits: Limits, source: Source, bare: Hard
     test = points.where(held)
     if not held.any():
         return curves
-    return _with_error(curves, predict_decodes(curves, test, bare, dtype, limits.head_dim), test.seconds)
+    predicted = predict_decodes(curves, test, bare, dtype, limits.head_dim)
+    return _with_error(curves, predicted, test.seconds, configurations(test)[1])
 
 
-def _with_error(curves: Curves, predicted: Floats, seconds: Floats) -> Curves:
-    median, p95 = np.percentile(np.abs(predicted / seconds - 1), (50, 95))
-    held = HeldOut(of="points", points=len(seconds), median=round(float(median), 4), p95=round(float(p95), 4))
+def _with_error(curves: Curves, predicted: Floats, seconds: Floats, alike: Floats) -> Curves:
+    summed = summed_errors(predicted, seconds, alike, np.random.default_rng(SEED))
+    held = held_out("points", np.abs(predicted / seconds - 1), summed)
     return curves.model_copy(update={"held_out": (held,)})
 
 

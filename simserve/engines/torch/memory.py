@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -72,6 +73,8 @@ def plan_pages(
 def _room(device: torch.device, utilization: float | None) -> float:
     """Bytes that may be used from now on."""
     if device.type == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()  # torch keeps what an engine that ended had
         free, total = torch.cuda.mem_get_info(device)
         return free - (1 - (utilization or 0.9)) * total
     return free_bytes(device) * (utilization or CPU_SHARE)
