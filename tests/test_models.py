@@ -133,6 +133,13 @@ class TestCountingParameters:
 
         assert spec.num_parameters == 331_196_416
 
+    def test_transformers_5_writes_the_number_of_experts_as_mixtral_does(self) -> None:
+        experts = {"num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "head_dim": 16}
+        spec = parse(architectures=["Qwen3MoeForCausalLM"], num_hidden_layers=2, **experts)
+
+        assert spec.moe is not None
+        assert spec.moe.num_experts == 4
+
     def test_some_layers_of_a_mixture_may_be_dense(self) -> None:
         experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "head_dim": 16}
         spec = parse(

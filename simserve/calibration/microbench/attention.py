@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import cycle
@@ -94,12 +94,12 @@ class _Layers:
 
     def decodes(self, batch: int, context: int) -> Callable[[], object]:
         """A step of ``batch`` decodes whose new token is the last of ``context``."""
-        from simserve.engines.torch.attention import Decodes
+        from simserve.engines.torch.attention import decode_pieces
 
         each = -(-context // PAGE_TOKENS)
         tables = [self._order[row * each : (row + 1) * each] for row in range(batch)]
         slots = [table[-1] * PAGE_TOKENS + (context - 1) % PAGE_TOKENS for table in tables]
-        return self._call(batch, slots, Decodes(self._pages, 0, tables, [context] * batch))
+        return self._call(batch, slots, decode_pieces(self._pages, 0, tables, [context] * batch))
 
     def chunk(self, tokens: int, cached: int) -> Callable[[], object]:
         """A step of one chunk."""
@@ -107,9 +107,9 @@ class _Layers:
 
         table = self._order[: -(-(tokens + cached) // PAGE_TOKENS)]
         slots = [table[at // PAGE_TOKENS] * PAGE_TOKENS + at % PAGE_TOKENS for at in range(cached, cached + tokens)]
-        return self._call(tokens, slots, Chunk(self._pages, 0, tokens, cached, table))
+        return self._call(tokens, slots, [Chunk(self._pages, 0, tokens, cached, table)])
 
-    def _call(self, rows: int, slots: list[int], piece: Piece) -> Callable[[], object]:
+    def _call(self, rows: int, slots: list[int], pieces: Sequence[Piece]) -> Callable[[], object]:
         import torch
 
         from simserve.engines.torch.attention import StepAttention
@@ -117,7 +117,7 @@ class _Layers:
         model, device = self._model, self._machine.device
         heads = model.num_heads + 2 * model.num_kv_heads
         qkv = torch.randn(rows, heads, model.head_dim, device=device).to(self._machine.dtype)
-        step = StepAttention(self._pages, torch.tensor(slots, device=device), [piece])
+        step = StepAttention(self._pages, torch.tensor(slots, device=device), pieces)
         return partial(_attend, step, qkv, cycle(range(len(self._pages.layers))))
 
 

@@ -8,6 +8,7 @@ it is attended to: for 32 sequences of 1,000 tokens that takes 0.65 of the time 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Protocol
 
@@ -81,7 +82,7 @@ class StepAttention:
     In that order, so that a prompt may use a prefix that another prompt computes in the same step.
     """
 
-    def __init__(self, pages: KVPages, slots: torch.Tensor | None, pieces: list[Piece]) -> None:
+    def __init__(self, pages: KVPages, slots: torch.Tensor | None, pieces: Sequence[Piece]) -> None:
         self._pages, self._slots, self._pieces = pages, slots, pieces
 
     def __call__(self, layer: int, qkv: torch.Tensor) -> torch.Tensor:

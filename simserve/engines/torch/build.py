@@ -3,23 +3,47 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from simserve.engines.torch.details import Details, read_details
 from simserve.engines.torch.layers import Experts, GatedMlp, HeadNorm, LayerNorm, Mlp, Module, RmsNorm
 from simserve.engines.torch.linear import Linear
+from simserve.engines.torch.memory import check_weights_fit, has_room_for_copies
 from simserve.engines.torch.transformer import Layer, Transformer
-from simserve.engines.torch.weights import Weights
+from simserve.engines.torch.weights import FolderWeights, RandomWeights, Weights
 from simserve.models import ModelSpec
 
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-def build_transformer(spec: ModelSpec, weights: Weights, *, packed: bool = True) -> Transformer:
-    """The model ``spec`` with ``weights``; ``packed`` as for :class:`Linear`.
+
+def load_transformer(
+    spec: ModelSpec, device: torch.device, dtype: str, *, random_weights: bool = False, compiled: bool = False
+) -> Transformer:
+    """The model with the weights in the folder of ``spec``, or random ones if there is none or they are wanted.
+
+    Raises :class:`simserve.errors.CapacityError` if it is too large, and what :func:`build_transformer` raises.
+    """
+    check_weights_fit(spec, dtype, device)
+    weights: Weights
+    if random_weights or spec.path is None:
+        weights = RandomWeights(device, DTYPES[dtype])
+    else:
+        weights = FolderWeights(spec.path, device, DTYPES[dtype])
+    keep_plain = has_room_for_copies(spec, dtype, device)
+    return build_transformer(spec, weights, packed=not compiled, keep_plain=keep_plain)
+
+
+def build_transformer(
+    spec: ModelSpec, weights: Weights, *, packed: bool = True, keep_plain: bool = True
+) -> Transformer:
+    """The model ``spec`` with ``weights``; ``packed`` and ``keep_plain`` as for :class:`Linear`.
 
     Raises :class:`simserve.errors.ModelError` for a config or tensors that are not understood.
     """
-    return _Builder(spec, read_details(spec), weights, packed).transformer()
+    new_linear = partial(Linear, packed=packed, keep_plain=keep_plain)
+    return _Builder(spec, read_details(spec), weights, new_linear).transformer()
 
 
 @dataclass(frozen=True)
@@ -55,8 +79,8 @@ _NAMES = {
 
 
 class _Builder:
-    def __init__(self, spec: ModelSpec, details: Details, weights: Weights, packed: bool) -> None:
-        self._spec, self._details, self._weights, self._packed = spec, details, weights, packed
+    def __init__(self, spec: ModelSpec, details: Details, weights: Weights, new_linear: partial[Linear]) -> None:
+        self._spec, self._details, self._weights, self._new_linear = spec, details, weights, new_linear
         self._names = _NAMES.get(spec.architecture, _Names())
 
     def transformer(self) -> Transformer:
@@ -78,7 +102,7 @@ class _Builder:
     def _head(self, embedding: torch.Tensor) -> Linear:
         tied = self._spec.tie_word_embeddings
         weight = embedding if tied else self._weights.get("lm_head.weight", *embedding.shape)
-        return Linear(weight, packed=self._packed)
+        return self._new_linear(weight)
 
     def _position_table(self) -> torch.Tensor | None:
         rows = self._spec.learned_positions
@@ -136,7 +160,7 @@ class _Builder:
         """The products ``parts`` (name, rows), which have the same input, as one."""
         weights = [self._weights.get(f"{name}.weight", rows, columns) for name, rows in parts]
         biases = [self._weights.get(f"{name}.bias", rows) for name, rows in parts] if bias else None
-        return Linear(_joined(weights), _joined(biases) if biases else None, packed=self._packed)
+        return self._new_linear(_joined(weights), _joined(biases) if biases else None)
 
     def _plain(self, name: str, rows: int, columns: int, wanted: bool) -> Linear | None:
         return self._linear([(name, rows)], columns, bias=False) if wanted else None

@@ -22,6 +22,7 @@ from simserve.engines.torch.sequence import Sequence as TorchSequence
 from simserve.engines.torch.setup import load_core
 from simserve.errors import EngineError, RequestError
 from simserve.models import ModelSpec
+from simserve.scheduling import POLICIES, Scheduler
 
 Note = Callable[[EngineCore], None]
 """What the event loop asks of the engine's thread; done between two steps."""
@@ -40,6 +41,7 @@ class TorchEngine:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._completed = self._aborted = self._failed = 0
         self._broken: str | None = None
+        self._embedding: set[Future[list[float]]] = set()
         loaded: Future[EngineCore] = Future()
         self._thread = threading.Thread(target=self._work, args=(build, threads, loaded), name="engine", daemon=True)
         self._thread.start()
@@ -99,7 +101,7 @@ class TorchEngine:
             "device": str(model.device),
             "dtype": str(model.dtype).removeprefix("torch."),
             "torch": torch.__version__,
-            "policy": type(self._core.scheduler).__name__,
+            "policy": _policy_name(self._core.scheduler),
             "kv_blocks": limits.num_blocks,
             "block_size": limits.block_size,
             "max_num_seqs": limits.max_num_seqs,
@@ -115,9 +117,7 @@ class TorchEngine:
         """End after the step that runs, and every open stream with reason "abort"."""
         self._inbox.put(None)
         await asyncio.to_thread(self._thread.join)
-        for stream in self._streams.values():
-            stream.finish("abort", self._core.clock_s())
-        self._streams.clear()
+        self._end_all("abort", "the engine has stopped")
 
     def submit(self, request: GenerationRequest) -> TokenStream:
         """Queue a sequence now; see :class:`simserve.engines.base.Engine`."""
@@ -140,12 +140,16 @@ class TorchEngine:
 
         Raises :class:`RequestError` for a prompt that is empty, too long, or not of this vocabulary.
         """
+        if self._broken is not None:
+            raise EngineError(self._broken)
         for token_ids in prompts:
             self._core.check_prompt(token_ids)
         waiting = []
         for token_ids in prompts:
             done: Future[list[float]] = Future()
             self._inbox.put(partial(_embed, token_ids=token_ids, pooling=pooling, done=done))
+            self._embedding.add(done)
+            done.add_done_callback(self._embedding.discard)
             waiting.append(asyncio.wrap_future(done))
         return list(await asyncio.gather(*waiting))
 
@@ -180,8 +184,8 @@ class TorchEngine:
         loaded.set_result(core)
         try:
             self._serve(core)
-        except Exception as error:  # a bug: nobody may be left waiting for a thread that is gone
-            self._tell(partial(self._break, f"the engine has failed and must be restarted ({error!r})"))
+        except Exception as error:  # a bug
+            self._tell(partial(self._end_all, "error", f"the engine has failed and must be restarted ({error!r})"))
 
     def _serve(self, core: EngineCore) -> None:
         while True:
@@ -231,11 +235,20 @@ class TorchEngine:
             self._aborted += 1
             self._inbox.put(partial(EngineCore.abort, request_id=request_id))
 
-    def _break(self, sentence: str) -> None:
+    def _end_all(self, reason: str, sentence: str) -> None:
+        """The thread is gone: nobody may be left waiting for it, and nobody may come."""
         self._broken = sentence
         for stream in self._streams.values():
-            stream.finish("error", self._core.clock_s(), error=sentence)
+            stream.finish(reason, self._core.clock_s(), error=sentence if reason == "error" else None)
         self._streams.clear()
+        for embedding in list(self._embedding):
+            if not embedding.done():
+                embedding.set_exception(EngineError(sentence))
+
+
+def _policy_name(scheduler: Scheduler) -> str:
+    names = [name for name, kind in POLICIES.items() if type(scheduler) is kind]
+    return names[0] if names else type(scheduler).__name__
 
 
 def _since(start_s: float) -> float:

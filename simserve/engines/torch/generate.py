@@ -11,7 +11,7 @@ from simserve.engines.base import SamplingParams, TokenLogprob
 from simserve.engines.torch.core import EngineCore
 from simserve.engines.torch.sequence import Sequence as TorchSequence
 from simserve.engines.torch.setup import load_core
-from simserve.errors import SimServeError
+from simserve.errors import EngineError
 from simserve.models import ModelSpec
 
 
@@ -38,8 +38,8 @@ def generate(
 ) -> list[Generation]:
     """Answers to ``prompts`` (texts or token ids), all in one batch as the scheduler packs them.
 
-    ``model`` is a folder, or what :func:`load_core` gave, to be used again and again. Raises
-    :class:`simserve.errors.SimServeError` if a prompt cannot be answered.
+    ``model`` is a folder, or what :func:`load_core` gave, to be used again and again. Raises :class:`RequestError` for
+    a prompt that cannot be answered, :class:`EngineError` if the model fails, and what :func:`load_core` raises.
     """
     core = model if isinstance(model, EngineCore) else load_core(model, device, dtype, options)
     sampling = sampling or SamplingParams()
@@ -57,17 +57,21 @@ def _run(core: EngineCore, sequences: list[TorchSequence]) -> list[Generation]:
     texts: dict[TorchSequence, list[str]] = {sequence: [] for sequence in sequences}
     logprobs: dict[TorchSequence, list[TokenLogprob]] = {sequence: [] for sequence in sequences}
     ends: dict[TorchSequence, tuple[str, str | int | None]] = {}
-    for sequence in sequences:
-        core.add(sequence)
-    while core.has_work:
-        for output in core.step():
-            if output.error is not None:
-                raise SimServeError(output.error)
-            texts[output.sequence].append(output.text)
-            if output.logprob is not None:
-                logprobs[output.sequence].append(output.logprob)
-            if output.finish_reason is not None:
-                ends[output.sequence] = (output.finish_reason, output.stop_reason)
+    try:
+        for sequence in sequences:
+            core.add(sequence)
+        while len(ends) < len(sequences):
+            for output in core.step():
+                if output.error is not None:
+                    raise EngineError(output.error)
+                texts[output.sequence].append(output.text)
+                if output.logprob is not None:
+                    logprobs[output.sequence].append(output.logprob)
+                if output.finish_reason is not None:
+                    ends[output.sequence] = (output.finish_reason, output.stop_reason)
+    finally:  # also where a notebook's user loses patience
+        for sequence in sequences:
+            core.abort(str(sequence.request_id))
     return [
         Generation("".join(texts[one]), one.token_ids[one.input_tokens :], *ends[one], logprobs[one])
         for one in sequences

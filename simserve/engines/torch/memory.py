@@ -19,6 +19,9 @@ GIB = 2**30
 CPU_SHARE = 0.5
 """Of the memory that is free once the weights are there; other programs live on a CPU's memory as well."""
 
+COPIES_SHARE = 0.2
+"""Of the free memory that a copy of the weights may take."""
+
 TEMPORARY = 2
 """Eager torch keeps more temporary tensors, and wider logits, than the estimate for vLLM counts."""
 
@@ -37,6 +40,11 @@ def check_weights_fit(spec: ModelSpec, dtype: str, device: torch.device) -> None
             f"{spec.name} needs {needed / GIB:.1f} GiB for its weights in {dtype}, and {free / GIB:.1f} GiB are free "
             f"on {device}; choose a smaller model, a 16-bit dtype or another device"
         )
+
+
+def has_room_for_copies(spec: ModelSpec, dtype: str, device: torch.device) -> bool:
+    """Whether a second copy of the weights, which makes some products faster, is little beside the free memory."""
+    return spec.weight_bytes_for(dtype) < COPIES_SHARE * free_bytes(device)
 
 
 def plan_pages(

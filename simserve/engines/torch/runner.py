@@ -10,17 +10,14 @@ import torch
 from simserve.engines.base import SamplingParams
 from simserve.engines.torch.attention import KVPages
 from simserve.engines.torch.batch import Batch
-from simserve.engines.torch.build import build_transformer
+from simserve.engines.torch.build import load_transformer
 from simserve.engines.torch.sampler import Sample, Sampler
 from simserve.engines.torch.sequence import Sequence
-from simserve.engines.torch.static_decode import MOST_ROWS, StaticDecode
+from simserve.engines.torch.static_decode import StaticDecode
 from simserve.engines.torch.transformer import Transformer
-from simserve.engines.torch.weights import FolderWeights, RandomWeights, Weights
 from simserve.errors import ConfigError
 from simserve.models import ModelSpec
 from simserve.scheduling import PrefillChunk, StepPlan
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class ModelRunner:
@@ -41,9 +38,10 @@ class ModelRunner:
         ``plan`` names its decodes, all its requests are :class:`Sequence`, and their ``pages`` reach as far as the
         step does. The sampled tokens are not added to them: that is for whoever asked.
         """
-        if self._static is not None and not plan.chunks and len(plan.decodes) <= MOST_ROWS:
+        if self._static is not None and not plan.chunks:
             decodes = [_sequence(request) for request in plan.decodes]
-            return self._sampler.sample(self._static.logits(decodes), decodes)
+            if self._static.takes(decodes):
+                return self._sampler.sample(self._static.logits(decodes), decodes)
         batch = Batch(self.pages)
         order = sorted(range(len(plan.decodes)), key=lambda at: -len(_sequence(plan.decodes[at]).token_ids))
         batch.add_decodes([_sequence(plan.decodes[at]) for at in order])
@@ -90,13 +88,9 @@ def load_runner(
 
     Build it in the thread that will run it: a second thread gets OpenMP threads of its own, and both get slow.
     """
-    place, precision = torch.device(device), DTYPES[dtype or spec.dtype]
-    weights: Weights
-    if random_weights or spec.path is None:
-        weights = RandomWeights(place, precision)
-    else:
-        weights = FolderWeights(spec.path, place, precision)
-    return ModelRunner(build_transformer(spec, weights, packed=not compiled), num_pages, page_tokens, compiled=compiled)
+    place = torch.device(device)
+    model = load_transformer(spec, place, dtype or spec.dtype, random_weights=random_weights, compiled=compiled)
+    return ModelRunner(model, num_pages, page_tokens, compiled=compiled)
 
 
 def hand_made_plan(

@@ -10,11 +10,10 @@ from pathlib import Path
 import torch
 
 from simserve.config import EngineOptions
-from simserve.engines.torch.build import build_transformer
+from simserve.engines.torch.build import DTYPES, load_transformer
 from simserve.engines.torch.core import EngineCore
-from simserve.engines.torch.memory import GIB, check_weights_fit, plan_pages
-from simserve.engines.torch.runner import DTYPES, ModelRunner
-from simserve.engines.torch.weights import FolderWeights, RandomWeights, Weights
+from simserve.engines.torch.memory import GIB, plan_pages
+from simserve.engines.torch.runner import ModelRunner
 from simserve.errors import CapacityError, ConfigError
 from simserve.models import ModelSpec, load_model
 from simserve.scheduling import Scheduler, SchedulerLimits
@@ -48,13 +47,7 @@ def load_core(
             f"dtype {name} is not one that the torch engine computes in; choose one of {', '.join(DTYPES)}"
         )
     policy, resolved = resolve(_checked(asked))
-    weights: Weights
-    if random_weights or spec.path is None:
-        weights = RandomWeights(place, DTYPES[name])
-    else:
-        weights = FolderWeights(spec.path, place, DTYPES[name])
-    check_weights_fit(spec, name, place)
-    transformer = build_transformer(spec, weights, packed=not compiled)
+    transformer = load_transformer(spec, place, name, random_weights=random_weights, compiled=compiled)
     limits = _limits(spec, policy, replace(resolved, gpu_memory_utilization=asked.gpu_memory_utilization), name, place)
     try:
         runner = ModelRunner(transformer, limits.num_blocks, limits.block_size, compiled=compiled)

@@ -20,6 +20,9 @@ from simserve.engines.torch.transformer import Transformer
 MOST_ROWS = 256
 """Steps with more decodes keep a GPU busy without a graph."""
 
+MOST_GATHERED_BYTES = 2**28
+"""K and V of one layer, padding included, that a step may gather; more is done in groups, and eagerly."""
+
 WARM_UPS = 2
 """Runs before a graph is recorded, in which libraries allocate what they need."""
 
@@ -34,12 +37,17 @@ class StaticDecode:
         self._model, self._pages = model, pages
         self._run: Any = torch.compile(self._forward) if compiled else self._forward
         self._records = model.device.type == "cuda"
+        self._graph_memory = torch.cuda.graph_pool_handle() if self._records else None  # one step at a time uses it
         self._shapes: dict[tuple[int, int], _Inputs] = {}
+
+    def takes(self, sequences: Many[Sequence]) -> bool:
+        """Whether a step of these decodes is of a size for it."""
+        rows, pages = self._shape_of(sequences)
+        return rows <= MOST_ROWS and rows * pages * self._pages.page_bytes <= MOST_GATHERED_BYTES
 
     def logits(self, sequences: Many[Sequence]) -> torch.Tensor:
         """Logits [sequences, vocabulary] of the token after the last of each; their K and V are kept."""
-        longest = max(len(sequence.token_ids) for sequence in sequences)
-        shape = (_power_of_two(len(sequences)), _power_of_two(-(-longest // self._pages.page_tokens)))
+        shape = self._shape_of(sequences)
         inputs = self._shapes.get(shape)
         if inputs is None:
             inputs = self._shapes[shape] = _Inputs(*shape, self._pages)
@@ -54,6 +62,11 @@ class StaticDecode:
         assert inputs.output is not None
         return inputs.output[: len(sequences)].clone()
 
+    def _shape_of(self, sequences: Many[Sequence]) -> tuple[int, int]:
+        """Rows and pages of each."""
+        longest = max(len(sequence.token_ids) for sequence in sequences)
+        return _power_of_two(len(sequences)), _power_of_two(-(-longest // self._pages.page_tokens))
+
     def _record(self, inputs: _Inputs) -> None:
         """Run on a stream of its own, as recording asks for, and then record."""
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
@@ -63,7 +76,7 @@ class StaticDecode:
                 self._run(inputs.tensors, self._pages.layers)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, pool=self._graph_memory):
             inputs.output = self._run(inputs.tensors, self._pages.layers)
         inputs.graph = graph
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -170,6 +171,9 @@ async def test_what_fails_in_the_model_ends_those_in_the_step_and_nobody_else(
             raise RuntimeError("the matrix is singular\nmore lines")
 
     async with running(tiny, fail, max_num_seqs=2) as engine:
+        all_are_there = threading.Event()
+        engine._inbox.put(lambda core: all_are_there.wait() and None)
+        asyncio.get_running_loop().call_later(0.05, all_are_there.set)
         bad, with_it, waiting = await asyncio.gather(
             collect(engine, request("bad", prompts[5])),
             collect(engine, request("with it", prompts[5])),
@@ -274,5 +278,24 @@ async def test_it_says_what_it_is(tiny: Tiny, prompts: list[list[int]]) -> None:
         await collect(engine, request("a", prompts[2], 3))
         about, status = engine.describe(), engine.status()
         assert [step.num_decodes for step in engine.ledger] == [0, 1, 1]
-    assert (about["engine"], about["device"], about["dtype"], about["kv_blocks"]) == ("torch", "cpu", "float32", 50)
+    assert (about["engine"], about["policy"], about["device"], about["dtype"], about["kv_blocks"]) == (
+        "torch",
+        "vllm-v1",
+        "cpu",
+        "float32",
+        50,
+    )
     assert (status.kv_blocks_total, status.kv_block_bytes) == (49, 16 * 2 * 2 * 4 * 12 * 4)
+
+
+async def test_nobody_waits_for_an_engine_that_has_stopped(tiny: Tiny, prompts: list[list[int]]) -> None:
+    async with running(tiny) as engine:
+        engine._inbox.put(None)
+        embedding = asyncio.create_task(engine.embed([prompts[2]]))
+        await asyncio.sleep(0.05)
+    with pytest.raises(EngineError, match="has stopped"):
+        await embedding
+    with pytest.raises(EngineError, match="has stopped"):
+        engine.submit(request("a", prompts[2]))
+    with pytest.raises(EngineError, match="has stopped"):
+        await engine.embed([prompts[2]])

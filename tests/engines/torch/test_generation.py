@@ -15,6 +15,7 @@ from simserve.config import EngineOptions  # noqa: E402
 from simserve.engines.base import SamplingParams  # noqa: E402
 from simserve.engines.torch import EngineCore, generate, load_core  # noqa: E402
 from simserve.engines.torch.sequence import Sequence  # noqa: E402
+from simserve.errors import RequestError  # noqa: E402
 from simserve.scheduling import POLICIES  # noqa: E402
 
 if TYPE_CHECKING:
@@ -142,3 +143,15 @@ def run(core: EngineCore, sequence: Sequence) -> None:
     core.add(sequence)
     while core.has_work:
         core.step()
+
+
+def test_text_in_one_call(tiny: Tiny) -> None:
+    """What a notebook asks; the module at the top brings torch along only then."""
+    import simserve
+
+    core = load_core(tiny("llama-2").folder)
+    texts = [one.text for one in simserve.generate(["a", "b c"], core, max_tokens=5, sampling=GREEDY)]
+    assert texts == [one.text for one in simserve.generate(["a", "b c"], core, max_tokens=5, sampling=GREEDY)]
+    assert [len(simserve.generate(text, core, max_tokens=5)) for text in ("a", ["a", [5, 6]])] == [1, 2]
+    with pytest.raises(RequestError, match="empty"):
+        simserve.generate([[]], core)
