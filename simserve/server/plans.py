@@ -14,6 +14,7 @@ from simserve.engines.base import GenerationRequest, TokenEvent
 from simserve.server.errors import ApiError
 from simserve.server.fields import Prompt
 from simserve.server.protocol import ChatRequest, CompletionRequest
+from simserve.server.unsupported import Unsupported
 
 # Above this the work is done in a thread, so that one long prompt does not hold up all other streams.
 INLINE_PROMPT_CHARACTERS = 20_000
@@ -70,8 +71,9 @@ class Plan:
 class Planner(Protocol):
     """Turns requests into plans for one kind of engine."""
 
-    def refuse(self, fields: dict[str, Any]) -> None:
-        """Raise :class:`ApiError` (400) for a body with fields that the engine cannot honour."""
+    @property
+    def unsupported(self) -> Unsupported:
+        """The fields of a request that the engine cannot honour."""
         ...
 
     async def chat(self, request: ChatRequest, request_id: str) -> Plan:

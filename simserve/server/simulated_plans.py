@@ -14,7 +14,7 @@ import random
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from simserve.engines.base import GenerationRequest, TokenEvent
 from simserve.server.fields import Prompt
@@ -28,7 +28,7 @@ from simserve.server.plans import (
     tokenized,
 )
 from simserve.server.protocol import ChatRequest, CompletionFields, CompletionRequest
-from simserve.server.unsupported import SIMULATED, refuse_unsupported
+from simserve.server.unsupported import SIMULATED
 from simserve.workload import render_chat
 
 # Answer lengths when the client leaves them open: lognormal, mean 128 tokens, median 93, 95th percentile 347.
@@ -85,6 +85,8 @@ class SimulatedChoice:
 class SimulatedPlanner:
     """See :class:`simserve.server.plans.Planner`; token ids of prompts must lie below ``vocab_size``."""
 
+    unsupported = SIMULATED
+
     def __init__(self, model: str, tokenizer: Tokenizer, text: TextSource, max_model_len: int, vocab_size: int) -> None:
         self._model = model
         self._vocab_size = vocab_size
@@ -98,9 +100,6 @@ class SimulatedPlanner:
         other = copy.copy(self)
         other._model = model
         return other
-
-    def refuse(self, fields: dict[str, Any]) -> None:
-        refuse_unsupported(fields, SIMULATED)
 
     async def chat(self, request: ChatRequest, request_id: str) -> Plan:
         messages = request.conversation()

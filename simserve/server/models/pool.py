@@ -94,7 +94,8 @@ class ModelPool:
         async def load() -> Service:
             return service
 
-        only = Loadable(tuple(service.model_names), service.model_root, service.engine.max_model_len, load)
+        names, longest = tuple(service.model_names), service.engine.max_model_len
+        only = Loadable(names, service.model_root, longest, load, unsupported=service.planner.unsupported)
         return cls([only], preload=[only.name])
 
     @property
