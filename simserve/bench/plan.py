@@ -8,8 +8,6 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from simserve.bench.backends import Ask, Backend, find_backend
 from simserve.bench.datasets import Drawn, Order, draw_samples
 from simserve.bench.load.driver import Load
@@ -27,7 +25,7 @@ from simserve.bench.server_facts import (
     wait_for_answer,
 )
 from simserve.bench.tokens import TextTokenizer, TokenCounter, find_counter
-from simserve.bench.wire.address import parse_address
+from simserve.bench.wire.address import Address, parse_address
 from simserve.bench.wire.encode import Request, encode_request
 from simserve.errors import ConfigError
 from simserve.workload import load_tokenizer
@@ -134,7 +132,7 @@ def make_plan(options: BenchOptions) -> Plan:
         shape=shape,
         warmups=warmups,
         id_prefix=options.request_id_prefix or f"bench-{secrets.token_hex(4)}-",
-        notes=(*notes, *drawn.notes, *_doubts(shape, samples)),
+        notes=(*notes, *drawn.notes, *_doubts(shape, samples), *_proxy(server.address)),
     )
 
 
@@ -274,6 +272,10 @@ def _doubts(shape: Shape, samples: Sequence[Sample]) -> list[str]:
     return []
 
 
-def mean_input_tokens(samples: Sequence[Sample]) -> float:
-    """Mean length of the prompts, as the data set has it."""
-    return float(np.mean([sample.input_tokens for sample in samples]))
+def _proxy(address: Address) -> list[str]:
+    """A word about a proxy that others would use: it would be measured with the server."""
+    from urllib.request import getproxies, proxy_bypass
+
+    if address.scheme not in getproxies() or proxy_bypass(address.host):
+        return []
+    return [f"the {address.scheme} proxy of the environment is not used: its time would be taken for the server's"]

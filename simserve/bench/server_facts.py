@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from simserve.bench.datasets.words import stable_rng, words
+from simserve.bench.datasets.words import stable_rng
 from simserve.bench.options import Target
 from simserve.bench.sample import Sample
 from simserve.bench.wire.address import Address
@@ -18,7 +18,10 @@ from simserve.errors import ServerError
 LOOK_TIMEOUT_S = 5.0
 RETRY_S = 1.0
 TOKENIZE_AT_ONCE = 64
-ROUNDS = 4
+SHORT_WORDS = (" the", " and", " of", " to", " in", " is", " it", " on")
+"""One token each in every vocabulary of English."""
+
+ROUNDS = 10
 """Attempts at a prompt of just the right length through /tokenize and /detokenize."""
 
 
@@ -107,8 +110,8 @@ def wait_for_answer(server: Server, timeout_s: float) -> None:
 def align_prompts(server: Server, model: str, samples: list[Sample], seed: int) -> tuple[list[Sample], str | None]:
     """``samples`` with prompts of just the tokens that the server counts in them, where it tells (``/tokenize``).
 
-    As in ``vllm bench serve`` the first prompt decides whether that is needed; here prompts that are too short are
-    mended too. Returns what the user should know as well, if anything.
+    As in ``vllm bench serve`` the first prompt decides whether that is needed, if a tokenizer counted it; here prompts
+    that are too short are mended too. Returns what the user should know as well, if anything.
     """
     first = samples[0]
     if not isinstance(first.prompt, str):
@@ -116,8 +119,8 @@ def align_prompts(server: Server, model: str, samples: list[Sample], seed: int) 
     ids = _tokenize(server, model, first.prompt)
     if ids is None:
         return samples, None
-    if len(ids) == first.input_tokens:
-        return [replace(one, is_exact=True) for one in samples] if not first.is_exact else samples, None
+    if first.is_exact and len(ids) == first.input_tokens:
+        return samples, None
 
     def mended(numbered: tuple[int, Sample]) -> Sample:
         return _mended(server, model, numbered[1], numbered[0] + seed)
@@ -125,7 +128,7 @@ def align_prompts(server: Server, model: str, samples: list[Sample], seed: int) 
     with ThreadPoolExecutor(TOKENIZE_AT_ONCE) as threads:
         aligned = list(threads.map(mended, enumerate(samples)))
     missed = sum(not one.is_exact for one in aligned)
-    note = f"the server counts prompts otherwise: {len(aligned) - missed:,} were cut or filled up to the asked length"
+    note = f"prompts were measured by the server: {len(aligned) - missed:,} were cut or filled up to the asked length"
     return aligned, note + (f", {missed:,} could not be" if missed else "")
 
 
@@ -146,7 +149,7 @@ def _mended(server: Server, model: str, sample: Sample, seed: int) -> Sample:
                 return sample
             text = detokenized
         else:
-            text += words(rng, max(target - count, 1))
+            text += "".join(rng.choice(SHORT_WORDS, target - count))
     return replace(sample, prompt=text, input_tokens=count, is_exact=False)
 
 

@@ -15,8 +15,9 @@ from simserve.hardware.curves import Calibration, Curves, Derived, MixedCurves, 
 from simserve.hardware.profile import Efficiency, HardwareProfile
 
 DEVICES_DIFFER = 0.05
-"""Relative half-width of what devices of one kind differ by, which no table of one of them shows: some 8 % from end to
-end in clusters of equal GPUs (Sinha et al., "Not All GPUs Are Created Equal", SC 2022)."""
+"""Relative half-width of what devices of one kind differ by, which no table of one of them shows. Performance was found
+to vary by 8 % on average, and 22 % at most, within clusters of equal GPUs (Sinha et al., "Not All GPUs Are Created
+Equal", SC 2022, arXiv 2208.11035)."""
 
 NOT_HELD_OUT = 0.2
 """Of an operator whose curves were never tested on points held out: small operators, all-reduces."""

@@ -2,7 +2,8 @@
 
 Kernels of the FlashAttention-2 family then no longer pack the query heads of a KV head together: each gets a tile
 of its own, so that a decode costs as much as a prefill chunk of one tile, and reads the KV cache once per query
-head unless the last cache helps. Kernels that pack them cost what decodes alone cost.
+head unless the last cache helps. Kernels that pack them cost what decodes alone cost. Either way it is the chunk's
+kernel, whose launch is counted there and not again.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ class MixedDecodeAttention:
     ) -> None:
         self._decode, self._prefill, self._shape = decode, prefill, shape
         calibration = hardware.calibration
-        packs = calibration is None or calibration.packs_query_heads
-        self.lines = decode.lines if packs else LinesByCount(self._new_lines)
+        self._packs = calibration is None or calibration.packs_query_heads
+        self.lines = LinesByCount(self._new_lines)
         """Seconds over the summed context, by the number of sequences."""
         self._curves: BatchCurves | None = None
         self.idle_s = 0.0
@@ -39,14 +40,17 @@ class MixedDecodeAttention:
             self.idle_s = curves.idle_block_s * shape.attention.num_heads
 
     def _new_lines(self, decodes: int) -> Lines:
-        contexts, seconds = self._unpacked(decodes)
-        totals = contexts * decodes
-        seconds = np.maximum(seconds, self._decode.lines.of(decodes).at_all(totals))
-        return Lines(totals, seconds, float(seconds[-1] / totals[-1]))
+        contexts = self._decode.contexts if self._packs or self._curves is None else self._curves.contexts
+        totals = np.append(contexts, 2 * contexts[-1]) * decodes
+        alone_s = self._decode.lines.of(decodes).at_all(totals) - self._decode.launch_s
+        seconds = np.maximum(alone_s, self._shape.decode_s_per_token * totals)
+        if not self._packs:
+            seconds = np.maximum(seconds, self._unpacked(decodes, totals))
+        return Lines(totals[:-1], seconds[:-1], float((seconds[-1] - seconds[-2]) / (totals[-1] - totals[-2])))
 
-    def _unpacked(self, decodes: int) -> tuple[Floats, Floats]:
-        if self._curves is not None:
-            unit_s = self._shape.decode_s_per_token / self._units
-            return self._curves.contexts, self._curves.seconds(decodes * self._units, unit_s)
-        contexts = self._decode.contexts
-        return contexts, self._prefill.launch_s + self._prefill.context_s(decodes) * contexts
+    def _unpacked(self, decodes: int, totals: Floats) -> Floats:
+        if self._curves is None:
+            return self._prefill.context_s(decodes) * totals / decodes
+        unit_s = self._shape.decode_s_per_token / self._units
+        seconds = self._curves.seconds(decodes * self._units, unit_s) - self._curves.launch_s
+        return np.append(seconds, 2 * seconds[-1])

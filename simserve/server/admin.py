@@ -9,7 +9,7 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict
 
 from simserve.server.failures import Failures
-from simserve.server.models import ModelPool
+from simserve.server.models import Models
 from simserve.server.protocol import parse
 from simserve.server.settings import FailuresSection
 
@@ -33,7 +33,7 @@ class ModelName(BaseModel):
 class AdminRoutes:
     """``/admin/...``: the settings that can change, and which models are in memory."""
 
-    def __init__(self, models: ModelPool, failures: Failures) -> None:
+    def __init__(self, models: Models, failures: Failures) -> None:
         self._models = models
         self._failures = failures
 
@@ -55,13 +55,12 @@ class AdminRoutes:
         """``POST /admin/config``: all of it or, if something is wrong, nothing."""
         change = parse(await request.read(), ConfigChange)
         now = self._failures.settings.model_dump(exclude_unset=True)
-        self._failures.use(parse(orjson.dumps(now | change.failures), FailuresSection))
+        await self._failures.change(parse(orjson.dumps(now | change.failures), FailuresSection))
         return await self.config(request)
 
     async def models(self, request: web.Request) -> web.Response:
         """``GET /admin/models``"""
-        states = [{"model": slot.model.name, "state": slot.state, "requests": slot.pins} for slot in self._models.slots]
-        return _json({"models": states})
+        return _json({"models": await self._models.states()})
 
     async def load(self, request: web.Request) -> web.Response:
         """``POST /admin/models/load``: answers when the model is in memory."""

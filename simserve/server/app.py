@@ -9,21 +9,38 @@ from simserve.server.admin import AdminRoutes
 from simserve.server.auth import guard
 from simserve.server.errors import errors_as_objects
 from simserve.server.failures import Failures
-from simserve.server.limits import Charging, Drain, Rates, RequestLimits, body_in_time, say_what_is_left, time_limit
+from simserve.server.limits import (
+    Charging,
+    Counter,
+    Drain,
+    Rates,
+    RequestLimits,
+    body_in_time,
+    say_what_is_left,
+    time_limit,
+)
 from simserve.server.logs import access_log
-from simserve.server.models import ModelPool
+from simserve.server.models import Models
 from simserve.server.request_ids import request_ids, say_request_id
 from simserve.server.routes import Routes
 from simserve.server.settings import Settings
 
 
-def build_app(models: ModelPool, settings: Settings, drain: Drain) -> web.Application:
+def build_app(
+    models: Models,
+    settings: Settings,
+    drain: Drain | None = None,
+    counter: Counter | None = None,
+    failures: Failures | None = None,
+) -> web.Application:
     """An application that serves ``models``, which are to be started before the first request.
 
-    ``drain`` counts those inside. Run it with ``handler_cancellation=True``: that is how a client that hung up reaches
+    ``drain`` counts those inside, ``counter`` what keys may use, ``failures`` fails some; each is made here if it is
+    not given. Run it with ``handler_cancellation=True``: that is how a client that hung up reaches
     the engine.
     """
-    server, charging, failures = settings.server, Charging(Rates()), Failures(settings.failures)
+    server, charging = settings.server, Charging(counter or Rates())
+    drain, failures = drain or Drain(), failures or Failures(settings.failures)
     app = web.Application(
         client_max_size=server.max_body_size,
         middlewares=[  # from the outside to the inside
@@ -38,7 +55,7 @@ def build_app(models: ModelPool, settings: Settings, drain: Drain) -> web.Applic
             failures.middleware,
         ],
     )
-    limits = RequestLimits(settings.inference, charging, drain, server.max_waiting_requests)
+    limits = RequestLimits(settings.inference, charging, drain)
     app.add_routes(Routes(models, limits).table())
     app.add_routes(AdapterRoutes(models).table())
     app.add_routes(AdminRoutes(models, failures).table())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import hashlib
 import itertools
 from array import array
@@ -52,17 +53,20 @@ class Embedder(Protocol):
         """A vector for each prompt, once the engine has read them all."""
         ...
 
+    def over(self, engine: Engine) -> Embedder:
+        """The same for another engine, which must do the same."""
+        ...
+
 
 class SimulatedEmbedder:
     """Vectors that depend on the tokens alone and mean nothing, at the time at which an engine would have them.
 
     For the engine it is a request for one token: it reads the whole prompt and is done with the step that ends it.
-    With another ``salt`` all vectors are others, as those of an adapter.
     """
 
-    def __init__(self, engine: Engine, hidden_size: int, salt: str = "") -> None:
+    def __init__(self, engine: Engine, hidden_size: int) -> None:
         self._engine = engine
-        self._salt = salt.encode()
+        self._salt = b""
         self.dimensions = hidden_size
         self._numbers = itertools.count()
 
@@ -73,6 +77,17 @@ class SimulatedEmbedder:
         async with opened(self._engine, sequences) as streams:
             await together([drained(stream) for stream in streams])
         return [self._vector(tokens) for tokens in prompts]
+
+    def over(self, engine: Engine) -> SimulatedEmbedder:
+        other = copy.copy(self)  # with the same numbers: sequences have ids of their own
+        other._engine = engine
+        return other
+
+    def renamed(self, model: str) -> SimulatedEmbedder:
+        """The same for another name, with other vectors: an adapter of the model."""
+        other = copy.copy(self)
+        other._salt = model.encode()
+        return other
 
     def _vector(self, tokens: Sequence[int]) -> Vector:
         digest = hashlib.blake2b(

@@ -31,6 +31,10 @@ class Failures:
         self.settings = settings
         self._random = random.Random(settings.seed)
 
+    async def change(self, settings: FailuresSection) -> None:
+        """Fail as ``settings`` say everywhere."""
+        self.use(settings)
+
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Holds requests for answers up, and lets some of them fail."""

@@ -69,12 +69,9 @@ class Plan:
 
 
 class Planner(Protocol):
-    """Turns requests into plans for one kind of engine."""
+    """Turns requests into plans for one kind of engine, which cannot honour the ``unsupported`` fields."""
 
-    @property
-    def unsupported(self) -> Unsupported:
-        """The fields of a request that the engine cannot honour."""
-        ...
+    unsupported: Unsupported
 
     async def chat(self, request: ChatRequest, request_id: str) -> Plan:
         """Plan a chat completion; raises :class:`ApiError` if the prompt does not fit the context."""

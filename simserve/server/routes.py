@@ -15,13 +15,12 @@ from simserve.server.embeddings import EmbeddingRequest, embeddings_body
 from simserve.server.errors import ApiError, model_not_found
 from simserve.server.limits import RequestLimits, taken_deadline
 from simserve.server.logs import note
-from simserve.server.models import ModelPool, model_cards
+from simserve.server.models import Models
 from simserve.server.plans import Plan
 from simserve.server.protocol import ChatRequest, CompletionFields, CompletionRequest, parse
 from simserve.server.request_ids import current_request_id
 from simserve.server.responses import Envelope, timing_headers, whole_body
 from simserve.server.service import Service
-from simserve.server.status import status_body
 from simserve.server.streaming import SSE_HEADERS, stream_answer
 from simserve.server.streams import Answer, Ended, opened, together, whole_answer
 
@@ -36,7 +35,7 @@ Body = TypeVar("Body", CompletionRequest, ChatRequest, EmbeddingRequest)
 class Routes:
     """The endpoints of models: ``models`` has those that can be asked for, ``limits`` what is asked of a request."""
 
-    def __init__(self, models: ModelPool, limits: RequestLimits) -> None:
+    def __init__(self, models: Models, limits: RequestLimits) -> None:
         self._models = models
         self._limits = limits
 
@@ -75,7 +74,7 @@ class Routes:
             body.check_dimensions(service.embedder.dimensions)
             prompts = await service.planner.token_ids(body.input, "input")
             prompt_tokens = sum(map(len, prompts))
-            await self._limits.admit(request, service.engine, max(map(len, prompts)), prompt_tokens)
+            await self._limits.admit(request, max(map(len, prompts)), prompt_tokens)
             log.info("Added request: input_len=%d, to embed", prompt_tokens)
             note(request, model=service.model, prompt_tokens=prompt_tokens)
             vectors = await service.embedder.embed(prompts, f"embd-{current_request_id()}")
@@ -84,12 +83,12 @@ class Routes:
 
     async def models(self, request: web.Request) -> web.Response:
         """``GET /v1/models``"""
-        return _json({"object": "list", "data": model_cards(self._models)})
+        return _json({"object": "list", "data": await self._models.cards()})
 
     async def model(self, request: web.Request) -> web.Response:
         """``GET /v1/models/{model}``, as OpenAI has it."""
         name = request.match_info["model"]
-        card = next((card for card in model_cards(self._models) if card["id"] == name), None)
+        card = next((card for card in await self._models.cards() if card["id"] == name), None)
         if card is None:
             raise model_not_found(name)
         return _json(card)
@@ -100,7 +99,7 @@ class Routes:
 
     async def status(self, request: web.Request) -> web.Response:
         """``GET /status``: what is going on right now; memory is the KV cache's, in bytes."""
-        return _json(status_body(self._models))
+        return _json(await self._models.report())
 
     async def _body(self, request: web.Request, kind: type[Body]) -> Body:
         if request.content_type != "application/json":
@@ -117,7 +116,7 @@ class Routes:
     ) -> web.StreamResponse:
         longest = max(len(choice.sequence.prompt_token_ids) for choice in plan.choices)
         tokens = plan.prompt_tokens + plan.output_tokens
-        await self._limits.admit(request, service.engine, longest, tokens)
+        await self._limits.admit(request, longest, tokens)
         _log_added(request, body, envelope, plan)
         note(request, model=envelope.model, stream=body.stream, prompt_tokens=plan.prompt_tokens)
         async with opened(service.engine, [choice.sequence for choice in plan.choices]) as streams:

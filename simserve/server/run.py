@@ -14,8 +14,9 @@ from aiohttp import web
 from simserve.engines.base import EngineStatus
 from simserve.server.app import build_app
 from simserve.server.auth import warn_if_open
-from simserve.server.limits import Drain
-from simserve.server.models import ModelPool
+from simserve.server.failures import Failures
+from simserve.server.limits import Counter, Drain
+from simserve.server.models import ModelPool, Models
 from simserve.server.service import Service
 from simserve.server.settings import Settings
 from simserve.server.sockets import bound_sockets
@@ -36,11 +37,11 @@ def serve(models: ModelPool, settings: Settings, on_listening: Callable[[str], N
 
     Port 0 takes any free port. Raises :class:`ConfigError` if host or port cannot be listened on.
     """
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(_serve_until_signal(models, settings, on_listening))
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
         import uvloop
     except ImportError:  # not made for every platform
@@ -49,11 +50,23 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 async def _serve_until_signal(models: ModelPool, settings: Settings, on_listening: Callable[[str], None]) -> None:
-    warn_if_open(settings.auth, settings.server.host)
     signals: asyncio.Queue[int] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(signum, signals.put_nowait, signum)
+    if settings.server.workers > 1:
+        from simserve.server.workers import serve_with_workers
+
+        await serve_with_workers(models, settings, on_listening, signals)
+    else:
+        await _serve_alone(models, settings, on_listening, signals)
+
+
+async def _serve_alone(
+    models: ModelPool, settings: Settings, on_listening: Callable[[str], None], signals: asyncio.Queue[int]
+) -> None:
+    """Do HTTP in this process, too."""
+    warn_if_open(settings.auth, settings.server.host)
     drain = Drain()
     async with listening(models, settings.server.host, settings.server.port, settings, drain) as url:
         on_listening(url)
@@ -79,17 +92,27 @@ async def _let_finish(drain: Drain, grace_s: float, signals: asyncio.Queue[int])
 
 @asynccontextmanager
 async def listening(
-    models: ModelPool | Service, host: str, port: int, settings: Settings = DEFAULTS, drain: Drain | None = None
+    models: Models | Service,
+    host: str,
+    port: int,
+    settings: Settings = DEFAULTS,
+    drain: Drain | None = None,
+    counter: Counter | None = None,
+    failures: Failures | None = None,
+    *,
+    shared: bool = False,
 ) -> AsyncIterator[str]:
     """Serve inside the ``async with`` block; yields the URL. A service stands for a pool of that one model.
+
+    ``counter`` and ``failures`` are as in :func:`build_app`; ``shared`` lets other processes have the same port.
 
     At the end, or once ``drain`` waits, no new client is let in. At the end the engines end all open streams, and who
     has not read its last bytes after a second of grace is cut off.
     """
-    models = ModelPool.of(models) if isinstance(models, Service) else models
+    models = ModelPool.of(models, settings.server.max_waiting_requests) if isinstance(models, Service) else models
     drain = drain or Drain()
     runner = web.AppRunner(
-        build_app(models, settings, drain),
+        build_app(models, settings, drain, counter, failures),
         access_log=None,
         handler_cancellation=True,
         shutdown_timeout=SHUTDOWN_GRACE_S,
@@ -99,18 +122,18 @@ async def listening(
     await runner.setup()
     try:
         await models.start()
-        sites = [web.SockSite(runner, bound, backlog=BACKLOG) for bound in bound_sockets(host, port)]
+        sites = [web.SockSite(runner, bound, backlog=BACKLOG) for bound in bound_sockets(host, port, shared=shared)]
         for site in sites:
             await site.start()
             drain.doors.append(site.stop)
-        yield _url(host, runner.addresses[0][1])
+        yield url_of(host, runner.addresses[0][1])
         await drain.close()
     finally:
         await models.stop()
         await runner.cleanup()
 
 
-def _url(host: str, port: int) -> str:
+def url_of(host: str, port: int) -> str:
     name = "localhost" if host in ("0.0.0.0", "::", "") else host
     return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from simserve.engines.base import Engine
 from simserve.server.embeddings import Embedder
@@ -19,6 +19,10 @@ class Service:
     embedder: Embedder
     model_names: Sequence[str]
     model_root: str
+
+    def over(self, engine: Engine) -> Service:
+        """The same over another engine, which must do the same."""
+        return replace(self, engine=engine, embedder=self.embedder.over(engine))
 
     @property
     def model(self) -> str:

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 from simserve.config import EngineOptions
 from simserve.engines import SimulatedEngine
+from simserve.engines.base import Engine
 from simserve.hardware import HardwareProfile
 from simserve.models import ModelSpec
 from simserve.server.embeddings import SimulatedEmbedder
 from simserve.server.service import Service
 from simserve.server.simulated_plans import SimulatedPlanner
-from simserve.simulation import EngineSetup, prepare
+from simserve.simulation import prepare
 from simserve.workload import SyntheticText, load_tokenizer
 
 
@@ -27,13 +28,12 @@ def simulated_service(
     It goes by ``model_names``, or by the model's own name if there are none. Raises
     :class:`simserve.errors.SimServeError` if the model does not fit or cannot be read.
     """
-    return service_of(prepare(model, hardware, options), time_scale, model_names)
+    engine = SimulatedEngine(prepare(model, hardware, options), time_scale)
+    return simulated_over(model, engine, model_names)
 
 
-def service_of(setup: EngineSetup, time_scale: float, model_names: Sequence[str] = ()) -> Service:
-    """The same for an engine that is ready to be built."""
-    model = setup.model
-    engine = SimulatedEngine(setup, time_scale)
+def simulated_over(model: ModelSpec, engine: Engine, model_names: Sequence[str] = ()) -> Service:
+    """The same for an engine that is there already, in this process or in another one."""
     tokenizer = load_tokenizer(model.path)
     planner = SimulatedPlanner(
         model=model.name,

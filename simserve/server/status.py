@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from simserve.engines.base import Engine
-from simserve.server.models import ModelPool
-from simserve.server.models.pool import Slot
+from collections.abc import Sequence
+
+from simserve.engines.base import Engine, EngineStatus
+from simserve.server.models.slot import Slot
 
 
-def status_body(models: ModelPool) -> dict[str, object]:
+def status_body(slots: Sequence[Slot]) -> dict[str, object]:
     """What is going on right now.
 
     ``pending_requests`` wait for their first step and the running ones stand beside them; ``memory_usage`` is the KV
     cache's, in bytes. With several models these are sums over those in memory, and ``models`` has each of them.
     """
-    if len(models.slots) == 1 and models.slots[0].service:
-        return _engine_body(models.slots[0].service.engine)
-    now = models.status()
+    loaded = [slot.service.engine for slot in slots if slot.service]
+    if len(slots) == 1 and loaded:
+        return _engine_body(loaded[0])
+    now = total([engine.status() for engine in loaded])
     return {
         "pending_requests": now.waiting_requests,
         "running_requests": now.running_requests,
@@ -25,7 +27,7 @@ def status_body(models: ModelPool) -> dict[str, object]:
         "memory_usage": _memory(now.kv_blocks_total, now.kv_blocks_used, now.kv_block_bytes),
         "steps": now.steps,
         "clock_s": now.clock_s,
-        "models": [_model_body(slot) for slot in models.slots],
+        "models": [_model_body(slot) for slot in slots],
     }
 
 
@@ -54,3 +56,19 @@ def _engine_body(engine: Engine) -> dict[str, object]:
 
 def _memory(total: int, used: int, unit: int) -> dict[str, int]:
     return {"total": total * unit, "used": used * unit, "available": (total - used) * unit}
+
+
+def total(statuses: Sequence[EngineStatus]) -> EngineStatus:
+    """The sum of all, the clock of the oldest; memory is counted in blocks of one byte."""
+    return EngineStatus(
+        clock_s=max((one.clock_s for one in statuses), default=0.0),
+        waiting_requests=sum(one.waiting_requests for one in statuses),
+        running_requests=sum(one.running_requests for one in statuses),
+        completed_requests=sum(one.completed_requests for one in statuses),
+        aborted_requests=sum(one.aborted_requests for one in statuses),
+        steps=sum(one.steps for one in statuses),
+        inflight_batches=sum(one.inflight_batches for one in statuses),
+        kv_blocks_total=sum(one.kv_blocks_total * one.kv_block_bytes for one in statuses),
+        kv_blocks_used=sum(one.kv_blocks_used * one.kv_block_bytes for one in statuses),
+        kv_block_bytes=1,
+    )

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
 from simserve.config import EngineOptions
+from simserve.engines.base import Engine
 from simserve.errors import ConfigError, ModelError
 from simserve.models import ModelSpec
 from simserve.server.chat_template import load_chat_template
 from simserve.server.embeddings import Vector
 from simserve.server.service import Service
 from simserve.server.torch_plans import TorchPlanner
-
-if TYPE_CHECKING:
-    from simserve.engines.torch import TorchEngine
+from simserve.workload import load_tokenizer
 
 NEEDED = ("torch", "safetensors", "jinja2")
 
@@ -47,11 +46,28 @@ def torch_service(
 
     if threads is None and model.weight_bytes < SINGLE_THREAD_BYTES:
         threads = 1
-    template = None if model.path is None else load_chat_template(model.path)
     engine = TorchEngine.load(model, device or default_device(), options=options, threads=threads)
+    return torch_over(model, engine, model_names)
+
+
+class RealEngine(Engine, Protocol):
+    """A torch engine, in this process or in another one: an engine that computes what its answers say."""
+
+    @property
+    def generation_defaults(self) -> Mapping[str, float]:
+        """Sampling parameters that the model's makers recommend, by the names of ``SamplingParams``."""
+        ...
+
+    async def embed(self, prompts: Sequence[Sequence[int]], pooling: str = "last") -> list[list[float]]:
+        """A vector for each prompt."""
+        ...
+
+
+def torch_over(model: ModelSpec, engine: RealEngine, model_names: Sequence[str] = ()) -> Service:
+    """The same for an engine that is there already; needs no torch itself."""
     planner = TorchPlanner(
-        engine.tokenizer,
-        template,
+        load_tokenizer(model.path),
+        None if model.path is None else load_chat_template(model.path),
         max_model_len=engine.max_model_len,
         vocab_size=model.vocab_size,
         defaults=engine.generation_defaults,
@@ -63,9 +79,12 @@ def torch_service(
 class TorchEmbedder:
     """Mean of the last layer's hidden states over a text's tokens; see :class:`simserve.server.embeddings.Embedder`."""
 
-    def __init__(self, engine: TorchEngine, hidden_size: int) -> None:
+    def __init__(self, engine: RealEngine, hidden_size: int) -> None:
         self._engine = engine
         self.dimensions = hidden_size
+
+    def over(self, engine: Engine) -> TorchEmbedder:
+        return TorchEmbedder(engine, self.dimensions)  # type: ignore[arg-type]
 
     async def embed(self, prompts: Sequence[Sequence[int]], request_id: str) -> list[Vector]:
         vectors = await self._engine.embed(prompts, pooling="mean")

@@ -20,7 +20,12 @@ HELLO = Sample("hello there", 2, 3)
 
 
 async def exchanges(
-    url: str, backend: str, samples: Sequence[Sample], load: dict[str, Any] | None = None, **ask: Any
+    url: str,
+    backend: str,
+    samples: Sequence[Sample],
+    load: dict[str, Any] | None = None,
+    pool: dict[str, Any] | None = None,
+    **ask: Any,
 ) -> list[Finished]:
     """Send ``samples`` all at once, or as ``load`` says, and wait for the answers."""
     address, kind = parse_address(url), find_backend(backend)
@@ -29,13 +34,12 @@ async def exchanges(
         for index, sample in enumerate(samples)
     ]
     spool = Spool(io.BytesIO())
-    pool = Pool(address)
+    connections = Pool(address, **(pool or {}))
+    settings = {"due_s": [0.0] * len(requests)} | (load or {})
     try:
-        await Driver(Load(requests, **({"due_s": [0.0] * len(requests)} | (load or {}))), pool, spool.write).run(
-            perf_counter()
-        )
+        await Driver(Load(requests, **settings), connections, spool.write).run(perf_counter())
     finally:
-        pool.close()
+        connections.close()
     return sorted(spool.read(), key=lambda exchange: exchange.index)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager, suppress
+import ssl
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -42,13 +44,14 @@ class RawServer:
 
     answer: Callable[[Received], Iterable[Piece]]
     port: int = 0
+    is_tls: bool = False
     connections: int = 0
     received: list[Received] = field(default_factory=list)
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.is_tls else 'http'}://127.0.0.1:{self.port}"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -92,10 +95,12 @@ async def read_request(reader: asyncio.StreamReader) -> Received | None:
 
 
 @asynccontextmanager
-async def raw_server(answer: Callable[[Received], Iterable[Piece]]) -> AsyncIterator[RawServer]:
+async def raw_server(
+    answer: Callable[[Received], Iterable[Piece]], tls: ssl.SSLContext | None = None
+) -> AsyncIterator[RawServer]:
     """Serve on a free port of this machine inside the ``async with`` block."""
-    server = RawServer(answer)
-    listener = await asyncio.start_server(server.serve, "127.0.0.1", 0, backlog=512)
+    server = RawServer(answer, is_tls=tls is not None)
+    listener = await asyncio.start_server(server.serve, "127.0.0.1", 0, backlog=512, ssl=tls)
     server.port = listener.sockets[0].getsockname()[1]
     try:
         yield server
@@ -105,6 +110,29 @@ async def raw_server(answer: Callable[[Received], Iterable[Piece]]) -> AsyncIter
             task.cancel()
         await asyncio.gather(*server.tasks, return_exceptions=True)
         await asyncio.sleep(0)  # transports close in the loop's next turn
+
+
+@contextmanager
+def in_thread(answer: Callable[[Received], Iterable[Piece]]) -> Iterator[RawServer]:
+    """The same for a test that is no coroutine: the server runs in a thread of its own."""
+    loop, ready, over = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
+    found: list[RawServer] = []
+
+    async def serve() -> None:
+        async with raw_server(answer) as server:
+            found.append(server)
+            ready.set()
+            await over.wait()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
+    thread.start()
+    ready.wait(10)
+    try:
+        yield found[0]
+    finally:
+        loop.call_soon_threadsafe(over.set)
+        thread.join(10)
+        loop.close()
 
 
 def chunked(*parts: bytes, end: bytes = b"0\r\n\r\n") -> list[bytes]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from bench.raw_server import Piece, RawServer, Received, chunked, raw_server, sse, whole
+from bench.raw_server import Piece, Received, chunked, in_thread, sse, whole
 from simserve.bench.server_facts import Server
 from simserve.bench.smoke.checks import Check, run_checks
 from simserve.bench.smoke.child import ServerProcess, check_port, dtype_of, our_server, started
@@ -38,30 +36,14 @@ STREAM = chunked(*sse(delta("Once"), delta(" more"), delta("", "stop"), {"choice
 
 @contextmanager
 def serving(answers: dict[str, list[Piece]]) -> Iterator[Server]:
-    """A server in a thread of its own, since the smoke test is no coroutine; a stream goes by the path ``stream``."""
+    """A server with these answers by path; a stream goes by the path ``stream``."""
 
     def answer(request: Received) -> list[Piece]:
         path = "stream" if b'"stream":true' in request.body else request.path
         return answers.get(path, [whole({"error": "not here"}, "404 Not Found")])
 
-    loop, ready, over = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
-    found: list[RawServer] = []
-
-    async def serve() -> None:
-        async with raw_server(answer) as server:
-            found.append(server)
-            ready.set()
-            await over.wait()
-
-    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
-    thread.start()
-    ready.wait(10)
-    try:
-        yield Server(parse_address(found[0].url), {})
-    finally:
-        loop.call_soon_threadsafe(over.set)
-        thread.join(10)
-        loop.close()
+    with in_thread(answer) as server:
+        yield Server(parse_address(server.url), {})
 
 
 GOOD = {

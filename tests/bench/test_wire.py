@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from array import array
 from itertools import pairwise
+from pathlib import Path
 from time import perf_counter
 
 import pytest
@@ -21,6 +23,9 @@ from simserve.bench.wire.exchange import Finished
 from simserve.bench.wire.framing import ChunkScanner, FramingError, parse_head
 from simserve.bench.wire.pool import Pool
 from simserve.errors import ConfigError, ServerError
+
+TLS = Path(__file__).parent / "tls"
+"""A certificate for localhost that nobody signed, and its key."""
 
 ANSWER = sse({"choices": [{"text": "a"}]}, {"choices": [{"text": "b", "finish_reason": "stop"}]}, "[DONE]")
 
@@ -174,6 +179,17 @@ class TestConnections:
             done = await outcomes(server.url, "openai", [long])
             assert len(server.received[0].json["prompt"]) == 8_000_000
         assert done[0].ok
+
+    async def test_tls_is_spoken_and_certificates_are_looked_at(self) -> None:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(TLS / "certificate.pem", TLS / "key.pem")
+        async with raw_server(lambda request: chunked(*ANSWER), context) as server:
+            done = await outcomes(server.url, "openai", [HELLO] * 3, {"slots_s": [0.0]}, pool={"insecure": True})
+            careful = Pool(parse_address(server.url))
+            with pytest.raises(ServerError, match="--insecure accepts any certificate"):
+                await careful.open(1)
+        assert [one.ok for one in done] == [True] * 3
+        assert done[0].sent_s < done[0].token_times_s[0]
 
     async def test_nothing_listening_is_one_sentence(self) -> None:
         async with raw_server(lambda request: []) as server:

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simserve.calibration.holdout import holdout_errors
+from simserve.calibration.holdout import holdout_errors, summed_errors
 from simserve.calibration.importers.vidur import read_host_steps
-from simserve.calibration.shipped import TABLES
+from simserve.calibration.shipped import ANOTHER_CHIP, TABLES
+from simserve.calibration.transfer import DATA_SHEET, transfers
 from simserve.hardware import load_hardware
 from simserve.latency import VLLM_V0
 
@@ -57,3 +58,24 @@ def test_the_older_engines_host_costs_are_a_line_through_what_was_measured() -> 
 
     assert pytest.approx(start, rel=0.05) == VLLM_V0.step_s
     assert pytest.approx(slope, rel=0.05) == VLLM_V0.request_s
+
+
+@needs_tables
+def test_curves_lent_to_another_chip_are_as_far_off_as_loans_are_said_to_be() -> None:
+    """Of one pair and of assumed efficiencies; ``python -m simserve.calibration.transfer`` has all."""
+    lent, assumed = transfers(OPS, "RTX3090", ["A100-SXM4-80GB", DATA_SHEET])
+
+    assert (lent.operator, assumed.operator) == ("gemm", "gemm"), "nothing else was measured on the RTX 3090"
+    assert lent.p90 == pytest.approx(ANOTHER_CHIP["gemm"], rel=0.5)
+    assert assumed.p90 == pytest.approx(load_hardware("CPU").default_efficiency.uncertainty, rel=0.5)
+
+
+def test_the_sum_of_a_few_errs_less_than_each_of_them() -> None:
+    random = np.random.default_rng(1)
+    measured = np.ones(400)
+    predicted = measured * random.uniform(0.8, 1.2, 400)
+
+    summed = summed_errors(predicted, measured, np.repeat([1.0, 2.0], 200), random)
+
+    assert len(summed) == 100
+    assert np.percentile(summed, 90) < 0.7 * np.percentile(np.abs(predicted - 1), 90)

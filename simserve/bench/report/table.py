@@ -72,13 +72,13 @@ def latency_table(run: BenchRun, names: Sequence[str], percentiles: Sequence[flo
 
 
 def _slo(run: BenchRun, name: str) -> str:
-    """How many of the values are within the limit; a tick if all are."""
+    """How many of the values are within the limit; a tick for all."""
     limit_s = {str(slo): limit for slo, limit in run.slos_s.items()}.get(name)
     values = run.figures.values_s[name]
     if limit_s is None or not len(values):
         return ""
     share = float((values <= limit_s).mean())
-    return f"{'✓' if share == 1.0 else '✗'} {100 * share:.3g}%"
+    return "✓" if share == 1.0 else f"✗ {100 * share:.3g}%"
 
 
 def _mean(seconds: float, confidence: float) -> str:

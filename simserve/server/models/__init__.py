@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from simserve.server.models.adapters import Adapter, LoadAdapter, UnloadAdapter
 from simserve.server.models.available import available_models
-from simserve.server.models.cards import model_cards
+from simserve.server.models.base import Models
 from simserve.server.models.loadable import Loadable
 from simserve.server.models.make import pool_of
 from simserve.server.models.pool import ModelPool, PoolLimits
@@ -17,9 +17,9 @@ __all__ = [
     "LoadAdapter",
     "Loadable",
     "ModelPool",
+    "Models",
     "PoolLimits",
     "UnloadAdapter",
     "available_models",
-    "model_cards",
     "pool_of",
 ]

@@ -15,7 +15,6 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from simserve.engines.base import Engine, GenerationRequest, TokenEvent
-from simserve.server.embeddings import SimulatedEmbedder
 from simserve.server.errors import ApiError
 from simserve.server.service import Service
 
@@ -52,9 +51,9 @@ class Adapter:
 
     def over(self, service: Service) -> Service:
         """The model as this adapter changes it."""
-        engine = _SaltedEngine(service.engine, self.name)
-        embedder = SimulatedEmbedder(engine, service.embedder.dimensions, salt=self.name)
-        return Service(engine, service.planner.renamed(self.name), embedder, [self.name], self.path)
+        salted = service.over(_SaltedEngine(service.engine, self.name))
+        planner, embedder = salted.planner.renamed(self.name), salted.embedder.renamed(self.name)
+        return Service(salted.engine, planner, embedder, [self.name], self.path)
 
 
 class Adapters:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from simserve.config import EngineOptions
+from simserve.engines import SimulatedEngine
+from simserve.engines.base import Engine
 from simserve.errors import ConfigError
 from simserve.hardware import HardwareProfile, load_hardware
 from simserve.models import ModelSpec, load_model
@@ -17,8 +19,8 @@ from simserve.server.models.cold_start import load_seconds
 from simserve.server.service import Service
 from simserve.server.settings import AvailableModel, Settings
 from simserve.server.settings.section import engine_options_in
-from simserve.server.simulated import service_of
-from simserve.server.torch_service import check_torch, torch_service
+from simserve.server.simulated import simulated_over
+from simserve.server.torch_service import check_torch, torch_over, torch_service
 from simserve.server.unsupported import SIMULATED, TORCH, Unsupported, refuse_unsupported
 from simserve.simulation import EngineSetup, prepare
 
@@ -31,7 +33,8 @@ PREFILL_FIRST = ("sglang", "vllm-v0")
 
 @dataclass(frozen=True)
 class Loadable:
-    """A model that can be asked for. ``load`` makes a service, whose engine it does not start.
+    """A model that can be asked for. ``load`` makes a service, whose engine it does not start; ``over`` makes one for
+    an engine that somebody else has, and blocks meanwhile.
 
     ``names`` are all that it goes by, answers carry the first; ``load_s`` is how long a load takes on the wall clock
     at least, ``unsupported`` are the fields of a request that its engine cannot honour.
@@ -41,6 +44,7 @@ class Loadable:
     root: str
     max_model_len: int
     load: Callable[[], Awaitable[Service]]
+    over: Callable[[Engine], Service]
     load_s: float = 0.0
     unsupported: Unsupported = SIMULATED
 
@@ -55,18 +59,21 @@ class Loadable:
 
 def simulated_model(name: str, entry: AvailableModel, settings: Settings, *, is_default: bool) -> Loadable:
     """A model behind the simulated engine; raises :class:`simserve.errors.SimServeError` if it cannot run."""
-    engine = settings.engine
+    memory_gb, time_scale = settings.engine.memory_gb, settings.engine.time_scale
     model, names = _named(name, entry, settings, is_default=is_default)
-    memory_bytes = None if engine.memory_gb is None else int(engine.memory_gb * GB)
-    hardware = load_hardware(entry.hardware or engine.hardware).with_overrides(memory_bytes=memory_bytes)
+    memory_bytes = None if memory_gb is None else int(memory_gb * GB)
+    hardware = load_hardware(entry.hardware or settings.engine.hardware).with_overrides(memory_bytes=memory_bytes)
     setup = _prepared(model, hardware, _options(entry, settings), settings.inference.max_total_tokens)
 
+    def over(engine: Engine) -> Service:
+        return simulated_over(model, engine, names)
+
     async def load() -> Service:
-        return await asyncio.to_thread(service_of, setup, engine.time_scale, names)
+        return await asyncio.to_thread(lambda: over(SimulatedEngine(setup, time_scale)))
 
     simulated_s = load_seconds(setup, settings.models.disk_bandwidth_gb_per_s * 1e9)
-    wall_s = 0.0 if math.isinf(engine.time_scale) else simulated_s / engine.time_scale
-    return Loadable(names, model.name, setup.limits.max_model_len, load, wall_s)
+    wall_s = 0.0 if math.isinf(time_scale) else simulated_s / time_scale
+    return Loadable(names, model.name, setup.limits.max_model_len, load, over, wall_s)
 
 
 def torch_model(name: str, entry: AvailableModel, settings: Settings, *, is_default: bool) -> Loadable:
@@ -74,7 +81,7 @@ def torch_model(name: str, entry: AvailableModel, settings: Settings, *, is_defa
 
     Until it is loaded, its longest sequence is that of its config: memory may allow less.
     """
-    engine, most = settings.engine, settings.inference.max_total_tokens
+    device, threads, most = settings.engine.device, settings.engine.threads, settings.inference.max_total_tokens
     if entry.hardware is not None:
         raise ConfigError("hardware means nothing to the torch engine; leave it out")
     model, names = _named(name, entry, settings, is_default=is_default)
@@ -83,11 +90,14 @@ def torch_model(name: str, entry: AvailableModel, settings: Settings, *, is_defa
         options = replace(options, max_model_len=min(most, model.max_model_len))
     check_torch(model, options)
 
+    def over(engine: Engine) -> Service:
+        return torch_over(model, engine, names)
+
     async def load() -> Service:
-        return await asyncio.to_thread(torch_service, model, options, engine.device, names, engine.threads)
+        return await asyncio.to_thread(torch_service, model, options, device, names, threads)
 
     longest = options.max_model_len or model.max_model_len
-    return Loadable(names, model.name, longest, load, unsupported=TORCH)
+    return Loadable(names, model.name, longest, load, over, unsupported=TORCH)
 
 
 def _named(

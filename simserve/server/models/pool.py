@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,16 +19,22 @@ from simserve.engines.base import EngineStatus
 from simserve.errors import SimServeError
 from simserve.server.errors import ApiError, model_not_found, shutting_down, try_again
 from simserve.server.models.adapters import Adapter, Adapters, LoadAdapter
+from simserve.server.models.base import Json
 from simserve.server.models.loadable import Loadable
 from simserve.server.models.signal import Signal
-from simserve.server.models.totals import total
+from simserve.server.models.slot import Entering, Slot
+from simserve.server.responses import model_card
 from simserve.server.service import Service
+from simserve.server.status import status_body, total
 from simserve.server.unsupported import SIMULATED
 
 log = logging.getLogger("simserve.server")
 
 RETRY_AFTER_S = 5
 """What a client is told that has waited in vain for its model."""
+
+QUEUE_RETRY_S = 1
+"""What a client is told that found a full queue."""
 
 
 @dataclass(frozen=True)
@@ -41,35 +47,8 @@ class PoolLimits:
     max_waiting_requests: int | None = None
 
 
-@dataclass(eq=False)
-class Slot:
-    """One available model and what has become of it; ``pins`` are requests that use it or wait for its load."""
-
-    model: Loadable
-    service: Service | None = None
-    loading: asyncio.Task[None] | None = None
-    has_place: bool = False
-    draining: bool = False
-    waiting: int = 0
-    pins: int = 0
-    used_s: float = 0.0
-    unloading: asyncio.TimerHandle | None = None
-
-    @property
-    def max_model_len(self) -> int:
-        """Longest sequence in tokens, as the engine says once it is there."""
-        return self.service.engine.max_model_len if self.service else self.model.max_model_len
-
-    @property
-    def state(self) -> str:
-        """What has become of the model, in a word."""
-        if self.draining:
-            return "draining"
-        return "loaded" if self.service else "loading" if self.loading else "unloaded"
-
-
 class ModelPool:
-    """The models that can be asked for, the default one first; those in ``preload`` are there from the start.
+    """See :class:`simserve.server.models.base.Models`; the default one is first, ``preload`` are there from the start.
 
     Raises :class:`ApiError` (404) for a model in ``preload`` that there is not.
     """
@@ -82,21 +61,22 @@ class ModelPool:
         self._by_name = {name: slot for slot in self.slots for name in slot.model.names}
         self._preload = [self._slot(name)[0] for name in preload]
         self._limits = limits
-        self.created_s = int(time.time())
+        self._created_s = int(time.time())
         self._making_room = asyncio.Lock()
         self._changed = Signal()
         self._background: set[asyncio.Task[None]] = set()
 
     @classmethod
-    def of(cls, service: Service) -> ModelPool:
+    def of(cls, service: Service, max_waiting_requests: int | None = None) -> ModelPool:
         """A pool of one model, which is there from the start."""
 
         async def load() -> Service:
             return service
 
         names, longest = tuple(service.model_names), service.engine.max_model_len
-        only = Loadable(names, service.model_root, longest, load, unsupported=service.planner.unsupported)
-        return cls([only], preload=[only.name])
+        refused = service.planner.unsupported
+        only = Loadable(names, service.model_root, longest, load, service.over, unsupported=refused)
+        return cls([only], [only.name], PoolLimits(max_waiting_requests=max_waiting_requests))
 
     @property
     def default(self) -> str:
@@ -132,31 +112,43 @@ class ModelPool:
 
     @asynccontextmanager
     async def use(self, name: str | None) -> AsyncIterator[Service]:
-        """The model of that name, in memory inside the ``async with`` block.
-
-        Raises :class:`ApiError`: 404 if there is no such model, 503 if it was not loaded in time or too many wait.
-        """
         slot, adapter = self._slot(self.default if name is None else name)
         service = await self._pinned(slot)
         try:
-            yield adapter.over(service) if adapter else service
+            with self._room_in_queue(slot, service) as service:
+                yield adapter.over(service) if adapter else service
         finally:
             self._unpin(slot)
 
+    async def cards(self) -> list[Json]:
+        cards = [
+            model_card(name, slot.model.root, self._created_s, slot.max_model_len)
+            for slot in self.slots
+            for name in slot.model.names
+        ]
+        lengths = {slot.model.name: slot.max_model_len for slot in self.slots}
+        return cards + [
+            model_card(one.name, one.path, one.created_s, lengths[one.base], parent=one.base)
+            for one in self.adapters.all()
+        ]
+
+    async def report(self) -> Json:
+        return status_body(self.slots)
+
+    async def states(self) -> list[Json]:
+        return [{"model": slot.model.name, "state": slot.state, "requests": slot.pins} for slot in self.slots]
+
     async def load(self, name: str) -> None:
-        """Have a model loaded, as a request for it would."""
         async with self.use(name):
             pass
 
     async def unload(self, name: str) -> None:
-        """Drain a model and take it out of memory; nothing happens if it is not there."""
         slot, _ = self._slot(name)
         await self._changed.until(lambda: not slot.loading)
         if slot.service and not slot.draining:
             await self._drain(slot)
 
-    def load_adapter(self, request: LoadAdapter) -> Adapter:
-        """Load a LoRA adapter; raises :class:`ApiError` by vLLM's rules."""
+    async def load_adapter(self, request: LoadAdapter) -> Adapter:
         if request.lora_name in self._by_name:
             raise ApiError(
                 f"The lora adapter name '{request.lora_name}' conflicts with a served base model.", param="lora_name"
@@ -165,10 +157,12 @@ class ModelPool:
         if base is None:
             raise model_not_found(request.base_model_name or "")
         if base.model.unsupported is not SIMULATED:
-            raise ApiError(
-                f"The {base.model.unsupported.engine} engine has no LoRA adapters, and {base.model.name} is run by it."
-            )
+            engine = base.model.unsupported.engine
+            raise ApiError(f"{base.model.name} is run by the {engine} engine, which has no LoRA adapters.")
         return self.adapters.add(request, base.model.name)
+
+    async def unload_adapter(self, name: str) -> None:
+        self.adapters.remove(name)
 
     def status(self) -> EngineStatus:
         """All loaded engines together; memory is counted in blocks of one byte."""
@@ -200,6 +194,24 @@ class ModelPool:
             raise try_again(f"The model `{slot.model.name}` is not loaded yet; try again.", RETRY_AFTER_S) from None
         finally:
             slot.waiting -= 1
+
+    @contextmanager
+    def _room_in_queue(self, slot: Slot, service: Service) -> Iterator[Service]:
+        """Take a place in the engine's queue; raises 503 if there is none.
+
+        The place is the request's until it is in the queue itself: requests that are still being planned count too.
+        """
+        most = self._limits.max_waiting_requests
+        if most is None:
+            yield service
+            return
+        if service.engine.status().waiting_requests + slot.entering >= most:
+            raise try_again("The engine is currently busy: its queue is full. Try again in a moment.", QUEUE_RETRY_S)
+        entering = Entering(service.engine, slot)
+        try:
+            yield service.over(entering)
+        finally:
+            entering.entered()
 
     def _pin(self, slot: Slot) -> None:
         slot.pins += 1

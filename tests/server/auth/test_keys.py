@@ -18,7 +18,6 @@ from simserve.errors import ConfigError
 from simserve.server.app import build_app
 from simserve.server.auth import KeyRing, Token, TokenStore, sign
 from simserve.server.auth.permissions import BY_PATH
-from simserve.server.limits import Drain
 from simserve.server.models import pool_of
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -125,7 +124,7 @@ async def test_without_keys_in_the_settings_nobody_is_asked_for_one() -> None:
 
 def test_every_route_has_been_given_a_permission_or_is_open() -> None:
     chosen = settings(KEYS)
-    app = build_app(pool_of(chosen), chosen, Drain())
+    app = build_app(pool_of(chosen), chosen)
     paths = {resource.canonical for resource in app.router.resources()}
     decided = {path for path in paths for known in BY_PATH if path == known or path.startswith(f"{known}/")}
     assert paths - decided <= set(chosen.auth.open_paths)

@@ -40,7 +40,7 @@ class Maker:
             planner = SimulatedPlanner(name, WordTokenizer(), NumberedWords(), engine.max_model_len, vocab_size=1000)
             return Service(engine, planner, SimulatedEmbedder(engine, 8), [name], f"org/{name}")
 
-        return Loadable((name,), f"org/{name}", 256, load, self.load_s)
+        return Loadable((name,), f"org/{name}", 256, load, over=lambda engine: None, load_s=self.load_s)
 
     def pool(self, names: str, preload: str = "", **limits: Any) -> ModelPool:
         return ModelPool([self.model(name) for name in names], list(preload), PoolLimits(**limits))

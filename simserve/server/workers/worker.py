@@ -1,0 +1,64 @@
+"""One worker: HTTP, keys, validation, tokenizing and event streams, for engines in the parent.
+
+Run as ``python -m simserve.server.workers.worker SOCKET`` with the settings, pickled, on standard input: there are keys
+in them, which belong neither into the arguments nor into the environment of a process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import pickle
+import signal
+import sys
+
+from simserve.errors import SimServeError
+from simserve.server.limits import Drain
+from simserve.server.logs import set_up_logging
+from simserve.server.models import available_models
+from simserve.server.run import listening, loop_factory
+from simserve.server.settings import Settings
+from simserve.server.workers.remote import Link, RemoteFailures, RemoteModels, RemoteRates
+
+log = logging.getLogger("simserve.server")
+
+OK, PARENT_GONE, BAD_INPUT = 0, 1, 2
+
+
+def main() -> int:
+    """Work until the parent says that it is enough, or is gone."""
+    settings: Settings = pickle.load(sys.stdin.buffer)
+    set_up_logging(settings.logging, rotate=False)
+    try:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            return runner.run(_work(sys.argv[1], settings))
+    except SimServeError as error:
+        log.error("%s", error)
+        return BAD_INPUT
+
+
+async def _work(path: str, settings: Settings) -> int:
+    loop = asyncio.get_running_loop()
+    link = Link()
+    loop.add_signal_handler(signal.SIGTERM, link.drain, settings.server.shutdown_grace)
+    await loop.create_unix_connection(lambda: link.channel, path)
+    models, drain = RemoteModels(available_models(settings), link), Drain()
+    rates, failures = RemoteRates(link), RemoteFailures(settings.failures, link)
+    server = settings.server
+    for name in settings.models.preload or [None]:
+        async with models.use(name):
+            pass  # now its tokenizer is here, too
+    async with listening(models, server.host, server.port, settings, drain, rates, failures, shared=True):
+        link.channel.send({"op": "ready"})
+        await asyncio.wait((link.draining, link.stopped), return_when=asyncio.FIRST_COMPLETED)
+        if link.draining.done():
+            drained = asyncio.create_task(drain.wait(link.draining.result()))
+            await asyncio.wait((drained, link.stopped), return_when=asyncio.FIRST_COMPLETED)
+            drained.cancel()
+            if drain.inside:
+                log.warning("%d requests did not end in time and are cut off", drain.inside)
+    return PARENT_GONE if link.stopped.done() and link.stopped.result() else OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())
