@@ -2,10 +2,10 @@
 
     python scripts/tiny_chat/train.py [--steps N] [--out FOLDER]
 
-It needs ``pip install simserve[torch]``. Every text it learns from is in this folder or in SimServe's own sentences; a
-fresh stream of conversations is drawn from ``SEED`` at every run, so that the same machine and the same torch give the
-same weights. Prints the loss (nats per token) on the way, and at the end the loss on conversations from another seed
-and how many questions the saved bfloat16 weights answer word for word.
+It needs ``pip install simserve[torch]``, with torch 2.9 or newer for Muon. Every text it learns from is in this folder
+or in SimServe's own sentences; a fresh stream of conversations is drawn from ``SEED`` at every run, so that the same
+machine and the same torch give the same weights. Prints the loss (nats per token) on the way, and at the end the loss
+on conversations from another seed and how many questions the saved bfloat16 weights answer word for word.
 """
 
 from __future__ import annotations

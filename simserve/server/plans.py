@@ -73,10 +73,6 @@ class Planner(Protocol):
 
     unsupported: Unsupported
 
-    def refuse(self, fields: dict[str, Any]) -> None:
-        """Raise :class:`ApiError` (400) for a body with fields that the engine cannot honour."""
-        ...
-
     async def chat(self, request: ChatRequest, request_id: str) -> Plan:
         """Plan a chat completion; raises :class:`ApiError` if the prompt does not fit the context."""
         ...

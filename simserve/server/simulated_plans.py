@@ -14,7 +14,7 @@ import random
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from simserve.engines.base import GenerationRequest, TokenEvent
 from simserve.server.fields import Prompt
@@ -28,7 +28,7 @@ from simserve.server.plans import (
     tokenized,
 )
 from simserve.server.protocol import ChatRequest, CompletionFields, CompletionRequest
-from simserve.server.unsupported import SIMULATED, refuse_unsupported
+from simserve.server.unsupported import SIMULATED
 from simserve.workload import render_chat
 
 # Answer lengths when the client leaves them open: lognormal, mean 128 tokens, median 93, 95th percentile 347.
@@ -100,9 +100,6 @@ class SimulatedPlanner:
         other = copy.copy(self)
         other._model = model
         return other
-
-    def refuse(self, fields: dict[str, Any]) -> None:
-        refuse_unsupported(fields, self.unsupported)
 
     async def chat(self, request: ChatRequest, request_id: str) -> Plan:
         messages = request.conversation()

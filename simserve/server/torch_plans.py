@@ -22,7 +22,7 @@ from simserve.server.plans import (
     tokenized,
 )
 from simserve.server.protocol import ChatRequest, CompletionFields, CompletionRequest
-from simserve.server.unsupported import TORCH, refuse_unsupported
+from simserve.server.unsupported import TORCH
 
 
 class Tokenizer(Protocol):
@@ -99,9 +99,6 @@ class TorchPlanner:
         self._vocab_size = vocab_size
         self._defaults = defaults
         self._numbers = itertools.count()
-
-    def refuse(self, fields: dict[str, Any]) -> None:
-        refuse_unsupported(fields, self.unsupported)
 
     async def chat(self, request: ChatRequest, request_id: str) -> Plan:
         if self._template is None:

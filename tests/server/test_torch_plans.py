@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from simserve.server.messages import Message
 from simserve.server.plans import Plan
 from simserve.server.protocol import ChatRequest, CompletionRequest, parse
 from simserve.server.torch_plans import TorchPlanner
+from simserve.server.unsupported import TORCH, refuse_unsupported
 
 VOCABULARY = ["<s>", "once", " upon", " a", " time", "€"]
 
@@ -53,16 +55,19 @@ def planner(**changes: Any) -> TorchPlanner:
     return TorchPlanner(Words(), **{**options, **changes})
 
 
+refuse = partial(refuse_unsupported, unsupported=TORCH)
+
+
 async def chat(by: TorchPlanner | None = None, **fields: Any) -> Plan:
     by = by or planner()
     body = {"messages": [{"role": "user", "content": "say something"}], **fields}
-    return await by.chat(parse(json.dumps(body).encode(), ChatRequest, by.refuse), "chat-1")
+    return await by.chat(parse(json.dumps(body).encode(), ChatRequest, refuse), "chat-1")
 
 
 async def complete(by: TorchPlanner | None = None, **fields: Any) -> Plan:
     by = by or planner()
     body = {"prompt": "once upon a", **fields}
-    return await by.completion(parse(json.dumps(body).encode(), CompletionRequest, by.refuse), "cmpl-1")
+    return await by.completion(parse(json.dumps(body).encode(), CompletionRequest, refuse), "cmpl-1")
 
 
 async def refused(asked: Any) -> ApiError:
