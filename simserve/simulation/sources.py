@@ -84,8 +84,8 @@ class ClosedLoop:
     A user who has been answered thinks for ``think_s`` (one time, or one per request), takes the next request of the
     workload and sends it, though not before it is due. So with all due at 0 this is a closed loop, and with arrival
     times and no thinking it is ``vllm bench serve --max-concurrency``. Users come one by one, evenly over
-    ``stagger_s``, lest all prompts are computed at once, which users do not do. A request's arrival is when it was sent: time
-    spent waiting for a user is nobody's latency. Raises :class:`WorkloadError` for less than 1 user.
+    ``stagger_s``, lest all prompts are computed at once, which users do not do. A request's arrival is when it was
+    sent: time spent waiting for a user is nobody's latency. Raises :class:`WorkloadError` for less than 1 user.
     """
 
     def __init__(
