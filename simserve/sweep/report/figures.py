@@ -156,7 +156,7 @@ def _curves(findings: Findings, curves: Sequence[Curve], axis: str, key: str) ->
             }
         )  # fmt: skip
     limit = next((term.limit_ms for term in findings.slo.terms if term.key == key), None) if findings.slo else None
-    layout = {
+    layout: dict[str, Any] = {
         "xaxis": {"title": {"text": UNITS.get(axis, axis.replace("_", " "))}},
         "yaxis": {"title": {"text": f"{_latency_name(key)}, ms"}, "type": "log"},
         "shapes": _limit_line(limit),
