@@ -28,7 +28,7 @@ from simserve.server.responses import model_card
 from simserve.server.service import Service
 from simserve.server.status import status_body, total
 from simserve.server.telemetry import Telemetry
-from simserve.server.unsupported import SIMULATED
+from simserve.server.unsupported import SIMULATED, refuse_unsupported
 
 log = logging.getLogger("simserve.server")
 
@@ -111,7 +111,7 @@ class ModelPool:
         cannot do (400); no name means the default one."""
         name = fields.get("model")
         slot, _ = self._slot(name if isinstance(name, str) else self.default)
-        slot.model.refuse(fields)
+        refuse_unsupported(fields, slot.service.planner.unsupported if slot.service else slot.model.unsupported)
 
     @asynccontextmanager
     async def use(self, name: str | None) -> AsyncIterator[Service]:
