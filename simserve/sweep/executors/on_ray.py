@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from simserve.sweep.executors.local import do_all
 
 AHEAD = 2
 """Batches under way for each core of the cluster."""
+
+CONNECT_WITHIN_S = 10.0
 
 LOOK_EVERY_S = 5.0
 """How often the number of cores is asked for: nodes come and go."""
@@ -28,7 +31,7 @@ class OnRay:
             import ray
         except ImportError:
             raise ConfigError("--executor ray needs Ray: pip install 'simserve[ray]'") from None
-        self._ray = ray
+        self._ray: Any = ray
         self._address = address
 
     def map(self, do: Callable[[Item], Done], items: Sequence[Item], batch: int = 1) -> Iterator[Done]:
@@ -42,18 +45,22 @@ class OnRay:
             yield from self._as_they_end(do, [items[at : at + batch] for at in range(0, len(items), batch)])
         except self._ray.exceptions.RayError as error:
             raise EngineError(
-                f"the Ray cluster cannot go on: {str(error).splitlines()[0]}; what was done is kept, go on with --resume"
+                f"the Ray cluster cannot go on: {str(error).splitlines()[0]}; it is all kept, go on with --resume"
             ) from None
         finally:
             self._ray.shutdown()
 
     def _connect(self) -> None:
+        """Ray itself would try for minutes to reach a host that is not there."""
         try:
+            host, colon, port = (self._address or "").rpartition(":")
+            if colon and "/" not in host:
+                socket.create_connection((host, int(port)), CONNECT_WITHIN_S).close()
             self._ray.init(
                 address=self._address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False
                 if self._address is None else None,
             )  # fmt: skip
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             raise ConfigError(f"there is no Ray cluster at {self._address}: {str(error).splitlines()[0]}") from None
 
     def _as_they_end(self, do: Callable[[Item], Done], batches: Sequence[Sequence[Item]]) -> Iterator[Done]:
