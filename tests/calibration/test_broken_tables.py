@@ -1,4 +1,4 @@
-"""Every kind of table that can be imported, damaged in every way: the file, the line and the reason; nothing written."""
+"""Every kind of table that can be imported, damaged in every way: told with file, line and reason, and not written."""
 
 from __future__ import annotations
 
