@@ -10,21 +10,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from simserve.cli.cluster import add_cluster_arguments, cluster_spec
 from simserve.cli.options import (
     add_engine_arguments,
     add_model_hardware_arguments,
     engine_options,
     model_and_hardware,
+    named_model_and_hardware,
     number,
 )
 from simserve.cli.workload import add_workload_arguments, offered_requests
 from simserve.errors import WorkloadError
 
 if TYPE_CHECKING:
+    from simserve.config import EngineOptions
     from simserve.metrics.bands import Bands
     from simserve.metrics.records import RunDescription
     from simserve.metrics.summary import Summary
     from simserve.simulation import SimulationResult
+    from simserve.simulation.cluster import ClusterResult, ClusterSpec
 
 Progress = Callable[[int, int, float], None]
 """Called with (requests done, requests in all, simulated seconds)."""
@@ -43,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_hardware_arguments(parser)
     add_workload_arguments(parser)
     add_engine_arguments(parser)
+    add_cluster_arguments(parser)
     _add_output_arguments(parser)
 
 
@@ -81,6 +86,9 @@ def run(args: argparse.Namespace) -> int:
     from simserve.simulation import bands_wanted, simulate, simulate_edges
 
     options = engine_options(args)
+    cluster = cluster_spec(args)
+    if cluster is not None:
+        return _run_cluster(args, cluster, options)
     model, hardware = model_and_hardware(args)
     requests = offered_requests(args, options.block_size)
     if args.out:
@@ -92,11 +100,7 @@ def run(args: argparse.Namespace) -> int:
             edges = simulate_edges(requests.source, model, hardware, options, on_progress)
     summary = summarize(done.records, done.totals, args.metric_percentiles)
     bands = _bands(summary, edges, args.bands)
-    if summary.rejected:
-        longest = f"the longest sequence has {done.description.max_model_len:,} tokens"
-        if summary.rejected == len(done.records):
-            raise WorkloadError(f"all {summary.rejected:,} prompts are too long: {longest}; raise --max-model-len")
-        print(f"{summary.rejected:,} requests were refused, their prompts are too long: {longest}", file=sys.stderr)
+    _tell_of_rejected(summary, done.description.max_model_len)
     if not done.description.api_server_count:
         _warn_of_full_front_end(summary)
     result = result_object(summary, done.description, bands) | requests.labels
@@ -110,7 +114,50 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _bands(summary: Summary, edges: Sequence[SimulationResult], asked: bool | None) -> Bands:
+def _run_cluster(args: argparse.Namespace, spec: ClusterSpec, options: EngineOptions) -> int:
+    import numpy as np
+
+    from simserve.cli.cluster import show
+    from simserve.metrics.files import make_folder, to_json, write_run
+    from simserve.metrics.summary import summarize
+    from simserve.simulation import bands_wanted
+    from simserve.simulation.cluster import Defaults, simulate_cluster
+    from simserve.simulation.cluster.report import cluster_object
+
+    model, hardware = model_and_hardware(args) if args.cluster is None else named_model_and_hardware(args)
+    defaults = Defaults(model, hardware, options)
+    requests = offered_requests(args, options.block_size)
+    if args.out:
+        make_folder(args.out)
+    edges: Sequence[ClusterResult] = ()
+    with progress(sys.stderr) as on_progress:
+        done = simulate_cluster(requests.source, spec, defaults, on_progress)
+        if bands_wanted(args.bands, len(requests.source)):
+            edges = [simulate_cluster(requests.source, spec, defaults, on_progress, edge) for edge in (-1, 1)]
+    summary = summarize(done.records, done.totals, args.metric_percentiles)
+    bands = _bands(summary, edges, args.bands)
+    _tell_of_rejected(summary, max(each.max_model_len for each in done.descriptions))
+    result = {**cluster_object(done, summary, bands), **requests.labels}
+    if args.json:
+        print(to_json(result), end="")
+    else:
+        show(done, summary, bands, None if sys.stdout.isatty() else PIPE_COLUMNS)
+    if args.out:
+        names = np.array([member.name for member in done.members] + [None])
+        paths = write_run(args.out, done.records, result, {"replica": names[done.places.member]})
+        print(f"wrote {', '.join(map(str, paths))}", file=sys.stderr)
+    return 0
+
+
+def _tell_of_rejected(summary: Summary, max_model_len: int) -> None:
+    if summary.rejected:
+        longest = f"the longest sequence has {max_model_len:,} tokens"
+        if summary.rejected == summary.completed + summary.failed:
+            raise WorkloadError(f"all {summary.rejected:,} prompts are too long: {longest}; raise --max-model-len")
+        print(f"{summary.rejected:,} requests were refused, their prompts are too long: {longest}", file=sys.stderr)
+
+
+def _bands(summary: Summary, edges: Sequence[SimulationResult | ClusterResult], asked: bool | None) -> Bands:
     from simserve.metrics.bands import Bands, spread
     from simserve.metrics.result import predicted_figures
     from simserve.metrics.summary import summarize
