@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from simserve.cli.options import whole_number
+from simserve.cli.options import engine_options, model_and_hardware, named_model_and_hardware, whole_number
+from simserve.cli.workload import offered_requests
 from simserve.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from simserve.cli.simulate import Progress
     from simserve.metrics.bands import Bands
     from simserve.metrics.summary import Summary
     from simserve.simulation.cluster import ClusterResult, ClusterSpec
@@ -72,7 +74,44 @@ def cluster_spec(args: argparse.Namespace) -> ClusterSpec | None:
     return spec.model_copy(update={"router": spec.router.model_copy(update=own)})
 
 
-def show(result: ClusterResult, summary: Summary, bands: Bands, width: int | None) -> None:
+class SimulatedCluster(NamedTuple):
+    """As :class:`simserve.cli.simulate.Simulated`, of a cluster; ``beside`` are more columns of its requests."""
+
+    result: Mapping[str, Any]
+    summary: Summary
+    bands: Bands
+    done: ClusterResult
+    warnings: list[str]
+    beside: Mapping[str, Any]
+
+
+def simulated_cluster(args: argparse.Namespace, spec: ClusterSpec, on_progress: Progress | None) -> SimulatedCluster:
+    """Do what ``args`` ask for on the cluster ``spec``."""
+    import numpy as np
+
+    from simserve.cli.simulate import bands_of, rejections
+    from simserve.metrics.summary import summarize
+    from simserve.simulation import bands_wanted
+    from simserve.simulation.cluster import Defaults, simulate_cluster
+    from simserve.simulation.cluster.report import cluster_object
+
+    options = engine_options(args)
+    model, hardware = model_and_hardware(args) if args.cluster is None else named_model_and_hardware(args)
+    defaults = Defaults(model, hardware, options)
+    requests = offered_requests(args, options.block_size)
+    done = simulate_cluster(requests.source, spec, defaults, on_progress)
+    edges: Sequence[ClusterResult] = ()
+    if bands_wanted(args.bands, len(requests.source)):
+        edges = [simulate_cluster(requests.source, spec, defaults, on_progress, edge) for edge in (-1, 1)]
+    summary = summarize(done.records, done.totals, args.metric_percentiles)
+    bands = bands_of(summary, edges, args.bands)
+    warnings = rejections(summary, max(each.max_model_len for each in done.descriptions))
+    result = {**cluster_object(done, summary, bands), **requests.labels}
+    names = np.array([member.name for member in done.members] + [None])
+    return SimulatedCluster(result, summary, bands, done, warnings, {"replica": names[done.places.member]})
+
+
+def show(run: SimulatedCluster, width: int | None) -> None:
     """Print latencies, groups, replicas and tenants as tables."""
     from rich.console import Console, Group
 
@@ -80,6 +119,7 @@ def show(result: ClusterResult, summary: Summary, bands: Bands, width: int | Non
     from simserve.metrics.tables import latency_table, load_lines
     from simserve.simulation.cluster.report import group_rows, tenant_rows
 
+    result, summary, bands = run.done, run.summary, run.bands
     devices = sum(member.devices for member in result.members)
     trust = {
         f"profile {each.hardware_profile}, {'calibrated' if each.calibrated else 'uncalibrated'}: {each.uncertainty}"

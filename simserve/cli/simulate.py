@@ -8,27 +8,26 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
-from simserve.cli.cluster import add_cluster_arguments, cluster_spec
+from simserve.cli.cluster import SimulatedCluster, add_cluster_arguments, cluster_spec, show, simulated_cluster
 from simserve.cli.options import (
     add_engine_arguments,
     add_model_hardware_arguments,
     engine_options,
     model_and_hardware,
-    named_model_and_hardware,
     number,
 )
 from simserve.cli.workload import add_workload_arguments, offered_requests
 from simserve.errors import WorkloadError
 
 if TYPE_CHECKING:
-    from simserve.config import EngineOptions
     from simserve.metrics.bands import Bands
     from simserve.metrics.records import RunDescription
+    from simserve.metrics.result import Result
     from simserve.metrics.summary import Summary
     from simserve.simulation import SimulationResult
-    from simserve.simulation.cluster import ClusterResult, ClusterSpec
+    from simserve.simulation.cluster import ClusterResult
 
 Progress = Callable[[int, int, float], None]
 """Called with (requests done, requests in all, simulated seconds)."""
@@ -78,86 +77,75 @@ def percentile_list(text: str) -> tuple[float, ...]:
     return percentiles
 
 
+class Simulated(NamedTuple):
+    """A run that is done: its result, what that was computed from, and what its reader should know, in sentences."""
+
+    result: Result
+    summary: Summary
+    bands: Bands
+    done: SimulationResult
+    warnings: list[str]
+
+
 def run(args: argparse.Namespace) -> int:
     """Simulate, then print tables or JSON and write files as asked."""
     from simserve.metrics.files import make_folder, to_json, write_run
+
+    if args.out:
+        make_folder(args.out)  # now, not after a long run
+    with progress(sys.stderr) as on_progress:
+        run = simulated(args, on_progress)
+    for warning in run.warnings:
+        print(warning, file=sys.stderr)
+    if args.json:
+        print(to_json(run.result), end="")
+    elif isinstance(run, Simulated):
+        _print_tables(run.summary, run.done.description, run.bands)
+    else:
+        show(run, None if sys.stdout.isatty() else PIPE_COLUMNS)
+    if args.out:
+        paths = write_run(args.out, run.done.records, run.result, None if isinstance(run, Simulated) else run.beside)
+        print(f"wrote {', '.join(map(str, paths))}", file=sys.stderr)
+    return 0
+
+
+def simulated(args: argparse.Namespace, on_progress: Progress | None = None) -> Simulated | SimulatedCluster:
+    """Do what ``args`` ask for; prints nothing but what reading a trace has to say."""
+    spec = cluster_spec(args)
+    if spec is not None:
+        return simulated_cluster(args, spec, on_progress)
     from simserve.metrics.result import result_object
     from simserve.metrics.summary import summarize
     from simserve.simulation import bands_wanted, simulate, simulate_edges
 
     options = engine_options(args)
-    cluster = cluster_spec(args)
-    if cluster is not None:
-        return _run_cluster(args, cluster, options)
     model, hardware = model_and_hardware(args)
     requests = offered_requests(args, options.block_size)
-    if args.out:
-        make_folder(args.out)  # now, not after a long run
+    done = simulate(requests.source, model, hardware, options, on_progress)
     edges: Sequence[SimulationResult] = ()
-    with progress(sys.stderr) as on_progress:
-        done = simulate(requests.source, model, hardware, options, on_progress)
-        if bands_wanted(args.bands, len(requests.source)):
-            edges = simulate_edges(requests.source, model, hardware, options, on_progress)
+    if bands_wanted(args.bands, len(requests.source)):
+        edges = simulate_edges(requests.source, model, hardware, options, on_progress)
     summary = summarize(done.records, done.totals, args.metric_percentiles)
-    bands = _bands(summary, edges, args.bands)
-    _tell_of_rejected(summary, done.description.max_model_len)
+    bands = bands_of(summary, edges, args.bands)
+    warnings = rejections(summary, done.description.max_model_len)
     if not done.description.api_server_count:
-        _warn_of_full_front_end(summary)
+        warnings += _full_front_end(summary)
     result = result_object(summary, done.description, bands) | requests.labels
-    if args.json:
-        print(to_json(result), end="")
-    else:
-        _print_tables(summary, done.description, bands)
-    if args.out:
-        paths = write_run(args.out, done.records, result)
-        print(f"wrote {', '.join(map(str, paths))}", file=sys.stderr)
-    return 0
+    return Simulated(result, summary, bands, done, warnings)
 
 
-def _run_cluster(args: argparse.Namespace, spec: ClusterSpec, options: EngineOptions) -> int:
-    import numpy as np
-
-    from simserve.cli.cluster import show
-    from simserve.metrics.files import make_folder, to_json, write_run
-    from simserve.metrics.summary import summarize
-    from simserve.simulation import bands_wanted
-    from simserve.simulation.cluster import Defaults, simulate_cluster
-    from simserve.simulation.cluster.report import cluster_object
-
-    model, hardware = model_and_hardware(args) if args.cluster is None else named_model_and_hardware(args)
-    defaults = Defaults(model, hardware, options)
-    requests = offered_requests(args, options.block_size)
-    if args.out:
-        make_folder(args.out)
-    edges: Sequence[ClusterResult] = ()
-    with progress(sys.stderr) as on_progress:
-        done = simulate_cluster(requests.source, spec, defaults, on_progress)
-        if bands_wanted(args.bands, len(requests.source)):
-            edges = [simulate_cluster(requests.source, spec, defaults, on_progress, edge) for edge in (-1, 1)]
-    summary = summarize(done.records, done.totals, args.metric_percentiles)
-    bands = _bands(summary, edges, args.bands)
-    _tell_of_rejected(summary, max(each.max_model_len for each in done.descriptions))
-    result = {**cluster_object(done, summary, bands), **requests.labels}
-    if args.json:
-        print(to_json(result), end="")
-    else:
-        show(done, summary, bands, None if sys.stdout.isatty() else PIPE_COLUMNS)
-    if args.out:
-        names = np.array([member.name for member in done.members] + [None])
-        paths = write_run(args.out, done.records, result, {"replica": names[done.places.member]})
-        print(f"wrote {', '.join(map(str, paths))}", file=sys.stderr)
-    return 0
+def rejections(summary: Summary, max_model_len: int) -> list[str]:
+    """What to say of prompts that were too long; raises :class:`WorkloadError` if all were."""
+    if not summary.rejected:
+        return []
+    longest = f"the longest sequence has {max_model_len:,} tokens"
+    if summary.rejected == summary.completed + summary.failed:
+        raise WorkloadError(f"all {summary.rejected:,} prompts are too long: {longest}; raise --max-model-len")
+    return [f"{summary.rejected:,} requests were refused, their prompts are too long: {longest}"]
 
 
-def _tell_of_rejected(summary: Summary, max_model_len: int) -> None:
-    if summary.rejected:
-        longest = f"the longest sequence has {max_model_len:,} tokens"
-        if summary.rejected == summary.completed + summary.failed:
-            raise WorkloadError(f"all {summary.rejected:,} prompts are too long: {longest}; raise --max-model-len")
-        print(f"{summary.rejected:,} requests were refused, their prompts are too long: {longest}", file=sys.stderr)
-
-
-def _bands(summary: Summary, edges: Sequence[SimulationResult | ClusterResult], asked: bool | None) -> Bands:
+def bands_of(summary: Summary, edges: Sequence[SimulationResult | ClusterResult], asked: bool | None) -> Bands:
+    """The band of each figure, from runs at both edges; says why there is none where there are no runs."""
     from simserve.metrics.bands import Bands, spread
     from simserve.metrics.result import predicted_figures
     from simserve.metrics.summary import summarize
@@ -169,18 +157,18 @@ def _bands(summary: Summary, edges: Sequence[SimulationResult | ClusterResult], 
     return spread(map(predicted_figures, (summary, *others)), MADE)
 
 
-def _warn_of_full_front_end(summary: Summary) -> None:
+def _full_front_end(summary: Summary) -> list[str]:
     """A prediction without a front end is too good where a real one has its hands full."""
     from simserve.latency.front_end import VLLM_V1
 
     work_s = VLLM_V1.work_s(summary.completed, summary.total_input_tokens, summary.total_output_tokens)
     duration_s = summary.totals.duration_s
-    if work_s > FULL_FRONT_END * duration_s:
-        print(
-            f"no front end was simulated, and vLLM's would have been busy {work_s / duration_s:.0%} of the time: "
-            "add --front-end vllm-v1",
-            file=sys.stderr,
-        )
+    if work_s <= FULL_FRONT_END * duration_s:
+        return []
+    return [
+        f"no front end was simulated, and vLLM's would have been busy {work_s / duration_s:.0%} of the time: "
+        "add --front-end vllm-v1"
+    ]
 
 
 def _print_tables(summary: Summary, description: RunDescription, bands: Bands) -> None:
