@@ -97,7 +97,7 @@ def vllm_command(offer: Offer) -> str:
         "--max-num-seqs": offer.result["max_num_seqs"],
         "--max-num-batched-tokens": offer.result["max_num_batched_tokens"],
         "--max-model-len": offer.result["max_model_len"],
-        "--kv-cache-dtype": offer.tuned.get("kv_cache_dtype"),
+        "--kv-cache-dtype": offer.settings.get("kv_cache_dtype"),
         "--gpu-memory-utilization": offer.settings.get("gpu_memory_utilization"),
     }  # fmt: skip
     return shlex.join([*words, *(str(part) for pair in flags.items() if pair[1] is not None for part in pair)])
