@@ -17,6 +17,7 @@ from simserve.server.errors import ApiError
 MAX_PROMPTS = 2048
 MAX_STOPS = 64
 MAX_LOGPROBS = 20
+MAX_ALLOWED = 4096
 MAX_LOGIT_BIAS = 100.0
 
 Prompt = str | list[int]
@@ -106,5 +107,6 @@ Penalty = Annotated[Number, Field(ge=-2.0, le=2.0)]
 Stops = Annotated[Sequence[str], BeforeValidator(_stops), Field(max_length=MAX_STOPS)]
 Prompts = Annotated[list[Prompt], BeforeValidator(_prompts)]
 TokenIds = Annotated[Sequence[Annotated[Whole, Field(ge=0, lt=2**31)]], Field(max_length=MAX_STOPS)]
+AllowedTokens = Annotated[Sequence[Annotated[Whole, Field(ge=0, lt=2**31)]], Field(max_length=MAX_ALLOWED)]
 LogitBias = Annotated[dict[int, float], BeforeValidator(_logit_bias)]
 Logprobs = Annotated[Whole, Field(ge=0, le=MAX_LOGPROBS)]

@@ -71,7 +71,7 @@ async def _stream_choice(
             frames += writer.finish(piece, counts)
         if frames:
             await response.write(frames)
-    return Ended(tokens, event.timing)
+    return Ended.of(choice, tokens, event.timing)
 
 
 class _UsageSoFar:
