@@ -97,6 +97,11 @@ class Choice(Protocol):
         """Mean logprob of the whole answer's tokens, by which the best of several is chosen; 0 where none is."""
         ...
 
+    @property
+    def pieces(self) -> Sequence[str] | None:
+        """The text of each token where all of it is known beforehand, else None; :meth:`read` tells the same."""
+        ...
+
     def read(self, event: TokenEvent) -> Piece:
         """What ``event`` adds to the answer."""
         ...

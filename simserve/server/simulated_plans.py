@@ -101,7 +101,7 @@ class SimulatedChoice:
     @property
     def pieces(self) -> Sequence[str] | None:
         """The text of each token, where there is nothing to tell but that."""
-        plain = not (self.script.asides or self.before or self.logprobs or self.is_silent or self.stop_reason)
+        plain = not (self.script.asides or self.before or self.logprobs or self.is_silent)
         return self.script.pieces if plain else None
 
     @property
@@ -109,7 +109,7 @@ class SimulatedChoice:
         return self.script.reasoning_tokens
 
     def read(self, event: TokenEvent) -> Piece:
-        """What the event's tokens tell."""
+        """What the event's tokens tell; the reason is the planned one, unless the engine stopped short of it."""
         first, end = event.index, event.index + event.tokens
         script, is_last = self.script, event.finish_reason is not None
         before, self.before = self.before, None
@@ -119,9 +119,9 @@ class SimulatedChoice:
             asides = [script.asides[at] for at in range(first, end) if at in script.asides]
         return Piece(
             text=("".join(before.pieces) if before else "") + text,
-            finish_reason=self.finish_reason if is_last else None,
+            finish_reason=event.finish_reason if event.finish_reason in (None, "abort") else self.finish_reason,
             logprobs=self._logprobs(first, end, before),
-            stop_reason=self.stop_reason if is_last else None,
+            stop_reason=(event.stop_reason or self.stop_reason) if is_last else None,
             reasoning="".join(aside.reasoning for aside in asides),
             calls=merged_calls([aside.call for aside in asides if aside.call]),
         )

@@ -69,6 +69,7 @@ class TorchChoice:
     reasoning_tokens = 0
     is_silent = False
     score = 0.0
+    pieces: None = None
 
     def read(self, event: TokenEvent) -> Piece:
         """The event's own text and logprobs."""

@@ -11,6 +11,7 @@ import pytest
 
 from server.conftest import Client
 from server.serving import serving
+from simserve.workload import load_tokenizer
 
 WEATHER = {
     "type": "object",
@@ -54,12 +55,10 @@ async def test_a_tool_is_called_with_arguments_that_satisfy_its_schema(client: C
 
 async def test_no_tool_is_called_unasked_or_after_a_result(client: Client) -> None:
     assert "tool_calls" not in (await choice_of(client, tools=[tool("f")], tool_choice="none"))["message"]
+    earlier = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     history = [
         {"role": "user", "content": "How warm is it?"},
-        {
-            "role": "assistant",
-            "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": ""}}],
-        },
+        {"role": "assistant", "tool_calls": [earlier]},
         {"role": "tool", "tool_call_id": "c", "content": "17 degrees"},
     ]
     after = await choice_of(client, tools=[tool("f")], messages=history)
@@ -111,6 +110,7 @@ async def test_tokens_are_counted_as_the_model_writes_a_call(client: Client) -> 
         body = await response.json()
     arguments = body["choices"][0]["message"]["tool_calls"][0]["function"]["arguments"]
     frame = f'<tool_call>\n{{"name": "f", "arguments": {arguments}}}\n</tool_call>'
-    assert abs(body["usage"]["completion_tokens"] - len(frame) / 2.5) < len(frame) / 4
+    # Where the frame and the arguments meet, tokens may merge.
+    assert abs(body["usage"]["completion_tokens"] - len(load_tokenizer().encode(frame))) <= 3
     async with client.chat(tools=[tool("f")], min_tokens=200) as response:
         assert (await response.json())["usage"]["completion_tokens"] == 200
