@@ -151,9 +151,49 @@ class Planner(Protocol):
         """Plan a completion of one or many prompts; raises :class:`ApiError` if one does not fit the context."""
         ...
 
+    async def chat_prompt(self, request: ChatRequest) -> tuple[list[int], int]:
+        """The tokens of a chat's prompt, however many, and how many of them are of sounds."""
+        ...
+
+    async def tokens_of(self, text: str, *, special: bool) -> list[int]:
+        """The tokens of a text, with those that a completion's prompt begins with if they are wanted."""
+        ...
+
+    def text_of(self, tokens: Sequence[int]) -> str:
+        """The text of token ids."""
+        ...
+
+    def check_ids(self, tokens: Sequence[int], param: str) -> None:
+        """Raise :class:`ApiError` (400) for token ids that the model does not have."""
+        ...
+
+    def check_length(self, tokens: int, param: str) -> None:
+        """Raise :class:`ApiError` (400) for what leaves no room in the context."""
+        ...
+
     async def token_ids(self, prompts: Sequence[Prompt], param: str, cut: Cut = as_it_is) -> list[list[int]]:
         """See :func:`tokenized`, by the model's own tokenizer."""
         ...
+
+
+class Counting:
+    """What both kinds of planners can tell of tokens; for a subclass with a tokenizer and the model's limits."""
+
+    _tokenizer: Any
+    _max_model_len: int
+    _vocab_size: int
+
+    def text_of(self, tokens: Sequence[int]) -> str:
+        """The text of token ids."""
+        return str(self._tokenizer.text_of(tokens))
+
+    def check_ids(self, tokens: Sequence[int], param: str) -> None:
+        """Raise :class:`ApiError` (400) for token ids that the model does not have."""
+        check_tokens(tokens, self._vocab_size, param)
+
+    def check_length(self, tokens: int, param: str) -> None:
+        """Raise :class:`ApiError` (400) for what leaves no room in the context."""
+        check_prompt(range(tokens), self._max_model_len, param)
 
 
 def check_prompt(tokens: Sequence[int], max_model_len: int, param: str) -> None:

@@ -28,6 +28,7 @@ from simserve.server.media import MediaPart, MediaRules, media_rules
 from simserve.server.messages import MARK, last_words
 from simserve.server.plans import (
     INLINE_PROMPT_CHARACTERS,
+    Counting,
     Cut,
     Piece,
     Plan,
@@ -160,7 +161,7 @@ class Form:
     audio_tokens: int = 0
 
 
-class SimulatedPlanner:
+class SimulatedPlanner(Counting):
     """See :class:`simserve.server.plans.Planner`; token ids of prompts must lie below ``vocab_size``.
 
     ``habits`` say how answers are, ``media`` counts pictures and sounds, ``reasons`` says whether the model reasons
@@ -198,6 +199,7 @@ class SimulatedPlanner:
 
     async def chat(self, request: ChatRequest, request_id: str) -> Plan:
         tokens, audio_tokens = await self.chat_prompt(request)
+        check_prompt(tokens, self._max_model_len, "messages")
         form = Form(
             rules=self._rules(request),
             chat=request,
@@ -218,9 +220,11 @@ class SimulatedPlanner:
             return self._with_media(text, media) if media else (self._tokenizer.encode(text), 0)
 
         tokens, audio_tokens = await run(encode, in_thread=size > INLINE_PROMPT_CHARACTERS or bool(media))
-        tokens = request.truncated(tokens)
-        check_prompt(tokens, self._max_model_len, "messages")
-        return tokens, audio_tokens
+        return request.truncated(tokens), audio_tokens
+
+    async def tokens_of(self, text: str, *, special: bool) -> list[int]:
+        """No prompt of the simulated engine has special tokens around it."""
+        return await run(lambda: self._tokenizer.encode(text), in_thread=len(text) > INLINE_PROMPT_CHARACTERS)
 
     async def completion(self, request: CompletionRequest, request_id: str) -> Plan:
         suffix = self._tokenizer.encode(request.suffix) if request.suffix else []

@@ -14,6 +14,7 @@ from simserve.server.fields import Prompt
 from simserve.server.logprobs import ChatLogprobs, CompletionLogprobs, LogprobsWriter, TokenBytes, told
 from simserve.server.plans import (
     INLINE_PROMPT_CHARACTERS,
+    Counting,
     Cut,
     Piece,
     Plan,
@@ -79,7 +80,7 @@ class TorchChoice:
         return Piece(text, event.finish_reason, logprobs, event.stop_reason)
 
 
-class TorchPlanner:
+class TorchPlanner(Counting):
     """See :class:`simserve.server.plans.Planner`.
 
     ``defaults`` are the sampling parameters for what clients leave open: those that the model's authors recommend.
@@ -103,6 +104,11 @@ class TorchPlanner:
         self._numbers = itertools.count()
 
     async def chat(self, request: ChatRequest, request_id: str) -> Plan:
+        tokens, _ = await self.chat_prompt(request)
+        check_prompt(tokens, self._max_model_len, "messages")
+        return self._plan(request, [tokens], request_id, ChatLogprobs)
+
+    async def chat_prompt(self, request: ChatRequest) -> tuple[list[int], int]:
         if self._template is None:
             raise ApiError("This model has no chat template; use /v1/completions.", param="messages")
         messages = [message.for_template() for message in request.messages]
@@ -110,14 +116,14 @@ class TorchPlanner:
             text = self._template.render(messages, request.usable_tools(), request.chat_template_kwargs)
         except RequestError as error:
             raise ApiError(str(error), param="messages") from None
+        # The template has written the special tokens.
+        return request.truncated(await self.tokens_of(text, special=False)), 0
 
+    async def tokens_of(self, text: str, *, special: bool) -> list[int]:
         def encode() -> list[int]:
-            return self._tokenizer.encode(text)  # the template has written the special tokens
+            return self._tokenizer.encode(text, add_special_tokens=special)
 
-        tokens = await run(encode, in_thread=len(text) > INLINE_PROMPT_CHARACTERS)
-        tokens = request.truncated(tokens)
-        check_prompt(tokens, self._max_model_len, "messages")
-        return self._plan(request, [tokens], request_id, ChatLogprobs)
+        return await run(encode, in_thread=len(text) > INLINE_PROMPT_CHARACTERS)
 
     async def completion(self, request: CompletionRequest, request_id: str) -> Plan:
         prompts = await self.token_ids(request.prompt, "prompt", request.truncated)
