@@ -46,12 +46,13 @@ class HostTimes(Part):
 
 
 class MixedStep(Part):
-    """One step of ``decodes`` on ``context`` tokens each beside a chunk of ``chunk`` tokens on ``cached`` ones."""
+    """One step of ``decodes`` on ``context`` tokens each, and ``chunks`` of ``chunk`` tokens on ``cached`` each."""
 
-    decodes: Annotated[int, Field(ge=1)]
+    decodes: Annotated[int, Field(ge=0)]
     context: Annotated[int, Field(ge=0)]
     chunk: Annotated[int, Field(ge=1)]
     cached: Annotated[int, Field(ge=0)]
+    chunks: Annotated[int, Field(ge=1)] = 1
     seconds: Annotated[float, Field(gt=0)]
 
 

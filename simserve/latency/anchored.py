@@ -85,6 +85,7 @@ class AnchoredStepTimer(OperatorSums):
         self._steps: dict[int, Lines] = {}
         self._chunks: dict[int, tuple[Lines, float]] = {}
         self._cached = self._layers_count * self._factors.cached
+        self._more_chunk_s = self._layers_count * self._factors.more_chunk_s
 
     def step_s(
         self, decodes: int, decode_context_tokens: int, chunks: Sequence[tuple[int, int]], sampled: int
@@ -101,7 +102,7 @@ class AnchoredStepTimer(OperatorSums):
             kv_tokens += chunk + context
             lines, alone_s = self._chunk_lines(chunk)
             device_s += alone_s + self._cached * lines.at(context)
-        device_s += self._row_factor(tokens) * self.rows_s(tokens, sampled)
+        device_s += self._row_factor(tokens) * self.rows_s(tokens, sampled) + (len(chunks) - 1) * self._more_chunk_s
         least_s = max(self.least_s(tokens, sampled, pairs, kv_tokens))
         return max(device_s, least_s) + self._host_s(decodes + len(chunks))
 
@@ -175,9 +176,9 @@ class AnchoredStepTimer(OperatorSums):
 
 
 def _most_rows(anchors: StepAnchors) -> int:
-    mixed = [step.chunk + step.decodes for step in anchors.mixed]
+    mixed = [step.chunk * step.chunks + step.decodes for step in anchors.mixed]
     return int(max(*anchors.prompt_tokens, *anchors.chunk_tokens, *mixed, _most_sampled(anchors)))
 
 
 def _most_sampled(anchors: StepAnchors) -> int:
-    return max(*(int(batch) for batch in anchors.decode_s), *(step.decodes + 1 for step in anchors.mixed), 1)
+    return max(*(int(batch) for batch in anchors.decode_s), *(step.decodes + step.chunks for step in anchors.mixed), 1)

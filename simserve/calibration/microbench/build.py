@@ -198,8 +198,8 @@ def _timer(profile: HardwareProfile, measured: MeasuredModel, anchors: list[Step
         measured.model,
         anchored,
         chosen,
-        max_tokens=max(step.decodes + step.chunk for step in steps),
-        max_seqs=max(step.decodes + 1 for step in steps),
+        max_tokens=max(step.rows for step in steps),
+        max_seqs=max(step.requests for step in steps),
     )
 
 
