@@ -76,6 +76,8 @@ class StepAnchors(Part):
     chunk_s: Annotated[dict[str, Numbers], Field(min_length=1)]
     """By cached tokens, at each of ``chunk_tokens``: the chunk that ends a prompt."""
     mixed: tuple[MixedStep, ...] = ()
+    row_block: Annotated[int, Field(ge=1)] = 1
+    """Steps with a chunk are padded to a multiple of so many rows."""
     points: Annotated[int, Field(ge=1)]
     held_out: tuple[HeldOut, ...] = ()
 

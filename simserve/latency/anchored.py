@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from simserve.hardware import Curves, HardwareProfile, HostTimes, StepAnchors
-from simserve.latency.factors import Factors
+from simserve.latency.factors import Factors, padded_rows
 from simserve.latency.lines import Floats, Lines, weights_between
 from simserve.latency.model_shape import model_of, shape_of
 from simserve.latency.operator_sums import OperatorSums
@@ -69,7 +69,9 @@ class AnchoredStepTimer(OperatorSums):
     def __init__(
         self, model: ModelSpec, hardware: HardwareProfile, anchors: StepAnchors, *, max_tokens: int, max_seqs: int
     ) -> None:
-        super().__init__(model, hardware, dtype=anchors.dtype, max_tokens=max_tokens, max_seqs=max_seqs)
+        self._row_block = anchors.row_block
+        most_rows = max_tokens + -max_tokens % self._row_block
+        super().__init__(model, hardware, dtype=anchors.dtype, max_tokens=most_rows, max_seqs=max_seqs)
         calibration = hardware.calibration
         self._host_times = (calibration and calibration.host) or HostTimes(step_s=0.0, request_s=0.0)
         self._same_model = anchors.shape == shape_of(model)
@@ -102,6 +104,7 @@ class AnchoredStepTimer(OperatorSums):
             kv_tokens += chunk + context
             lines, alone_s = self._chunk_lines(chunk)
             device_s += alone_s + self._cached * lines.at(context)
+        tokens += -tokens % self._row_block
         device_s += self._row_factor(tokens) * self.rows_s(tokens, sampled) + (len(chunks) - 1) * self._more_chunk_s
         least_s = max(self.least_s(tokens, sampled, pairs, kv_tokens))
         return max(device_s, least_s) + self._host_s(decodes + len(chunks))
@@ -176,7 +179,7 @@ class AnchoredStepTimer(OperatorSums):
 
 
 def _most_rows(anchors: StepAnchors) -> int:
-    mixed = [step.chunk * step.chunks + step.decodes for step in anchors.mixed]
+    mixed = [padded_rows(step, anchors.row_block) for step in anchors.mixed]
     return int(max(*anchors.prompt_tokens, *anchors.chunk_tokens, *mixed, _most_sampled(anchors)))
 
 

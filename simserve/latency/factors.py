@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from simserve.hardware import HostTimes, StepAnchors
+from simserve.hardware import HostTimes, MixedStep, StepAnchors
 from simserve.latency.lines import Floats
 from simserve.latency.operator_sums import OperatorSums
 
@@ -63,7 +63,7 @@ class Factors:
         """Of the attention of decodes beside a chunk; and seconds per layer of each chunk after the first."""
         sums, parts, left_s, step_s = self._sums, [], [], []
         for step in self._anchors.mixed:
-            rows, requests = step.chunk * step.chunks + step.decodes, step.chunks + step.decodes
+            rows, requests = padded_rows(step, self._anchors.row_block), step.chunks + step.decodes
             added_s = sums.chunk_s(step.chunk, step.cached) - sums.chunk_s(step.chunk, 0)
             attention_s = self.prompt_at(step.chunk) * sums.chunk_s(step.chunk, 0) + self.cached * added_s
             known_s = self.prompt_at(rows) * sums.rows_s(rows, requests) + step.chunks * attention_s
@@ -79,6 +79,12 @@ class Factors:
 
     def _host_s(self, requests: int) -> float:
         return self._host.step_s + self._host.request_s * requests
+
+
+def padded_rows(step: MixedStep, row_block: int) -> int:
+    """Rows that the engine computes in ``step``."""
+    rows = step.chunk * step.chunks + step.decodes
+    return rows + -rows % row_block
 
 
 def _fitted(parts: Floats, left_s: Floats, step_s: Floats) -> list[float]:

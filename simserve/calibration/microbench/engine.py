@@ -29,8 +29,10 @@ class EngineUnderTest:
     """A model in the torch engine, with KV pages for the largest of ``steps``; see ``StepRunner``."""
 
     def __init__(self, model: ModelSpec, machine: Machine, steps: Sequence[Step]) -> None:
+        from simserve.engines.torch.batch import ROW_BLOCK
         from simserve.engines.torch.runner import load_runner
 
+        self.row_block = ROW_BLOCK
         self.runner = load_runner(
             model,
             num_pages=1 + max(map(_pages, steps)),
