@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from simserve.calibration.measured_run import Measured, MeasuredRun
+from simserve.calibration.figures import Measured, MeasuredRun
 from simserve.config import EngineOptions
 from simserve.hardware import HardwareProfile
 from simserve.metrics.bands import Band
@@ -17,7 +17,8 @@ from simserve.metrics.distribution import distribution
 from simserve.metrics.latency import e2e_s, tpot_s, ttft_s
 from simserve.metrics.records import FINISHED, Records
 from simserve.models import ModelSpec
-from simserve.simulation import ClosedLoop, SimulationResult, simulate, simulate_edges
+from simserve.simulation import ClosedLoop, Rounds, SimulationResult, Source, simulate, simulate_edges
+from simserve.workload import Workload
 
 Floats = npt.NDArray[np.float64]
 
@@ -62,22 +63,45 @@ class Comparison:
         return max(self.figures, key=lambda figure: abs(figure.error))
 
 
-def compare(run: MeasuredRun, model: ModelSpec, hardware: HardwareProfile, options: EngineOptions) -> Comparison:
-    """Simulate what ``run`` sent and compare every figure it measured; raises as ``simulate`` does."""
+def compare(
+    run: MeasuredRun, model: ModelSpec, hardware: HardwareProfile, options: EngineOptions, repeats: int = 1
+) -> Comparison:
+    """Simulate what ``run`` sent and compare every figure it measured; raises as ``simulate`` does.
+
+    Where a run's figures are means over ``repeats`` of the same prompts at the same engine, so are the predicted ones.
+    """
     workload = run.workload
     # A recorded answer was as long as it was: the end that --max-model-len would bring is in its length already.
     longest = int((workload.input_tokens + workload.output_tokens).max())
     if options.max_model_len is not None and longest > options.max_model_len:
         options = replace(options, max_model_len=longest)
-    source = workload if run.users is None else ClosedLoop(workload, run.users)
+    source: Workload | Source = workload if run.users is None else ClosedLoop(workload, run.users)
+    if repeats != 1:
+        source = Rounds(workload, repeats, run.users)
     result = simulate(source, model, hardware, options)
     edges = simulate_edges(source, model, hardware, options)
     figures = []
     for figure in run.figures:
-        predicted, *others = (predicted_figure(figure, each) for each in (result, *edges))
+        predicted, *others = (_mean_of_rounds(figure, each, repeats) for each in (result, *edges))
         band = Band(min(predicted, *others), max(predicted, *others))
         figures.append(Compared(figure.metric, figure.statistic, figure.value, predicted, band))
     return Comparison(run, result, edges, figures)
+
+
+def _mean_of_rounds(figure: Measured, result: SimulationResult, rounds: int) -> float:
+    return float(np.mean([predicted_figure(figure, _round(result, each, rounds)) for each in range(rounds)]))
+
+
+def _round(result: SimulationResult, number: int, rounds: int) -> SimulationResult:
+    """One round of a run of several; gaps between tokens stay those of all."""
+    if rounds == 1:
+        return result
+    each = len(result.records) // rounds
+    rows = slice(number * each, (number + 1) * each)
+    columns = {field.name: getattr(result.records, field.name) for field in fields(Records)}
+    own = Records(**{name: values if name == "gaps" else values[rows] for name, values in columns.items()})
+    duration_s = float(np.nanmax(own.finish_s) - own.arrival_s.min()) if np.any(own.status == FINISHED) else 0.0
+    return replace(result, records=own, totals=replace(result.totals, duration_s=duration_s))
 
 
 def predicted_figure(figure: Measured, result: SimulationResult) -> float:

@@ -1,72 +1,52 @@
 """What a real server did, as others wrote it down: the requests it got, and the latencies and totals measured.
 
 Four forms are told apart by their columns or keys: a CSV with one row per request; the result JSON of
-``vllm bench serve``; a CSV with one row of totals per run; and token rates over time beside a workload.
+``vllm bench serve`` or SGLang's; a CSV with one row of totals per run; and token rates over time beside a workload.
 """
 
 from __future__ import annotations
 
 import csv
-import json
 import math
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from simserve.calibration.bench_result import figures_of, is_bench_result, latencies_of, read_result, workload_of
+from simserve.calibration.figures import Floats, Measured, MeasuredRun
+from simserve.calibration.run_settings import FILES, settings_beside, settings_in
+from simserve.calibration.run_totals import is_totals, read_totals
 from simserve.errors import WorkloadError
-from simserve.workload import Workload, prefix_from_hits, synthetic_workload
-
-Floats = npt.NDArray[np.float64]
+from simserve.workload import Workload, prefix_from_hits
 
 PERCENTILES = (50, 90, 95, 99)
-LATENCIES = {"ttft": "TTFT", "tpot": "TPOT", "itl": "ITL", "e2e": "E2E", "e2el": "E2E"}
+BENCH_SUFFIXES = (".json", ".jsonl")
+PER_REQUEST = {"itl_ms": "TPOT", "ttft_ms": "TTFT", "tpot_ms": "TPOT", "e2el_ms": "E2E", "e2e_ms": "E2E"}
+"""Columns with a latency of each request; the mean of a request's gaps is its TPOT. The later of two counts."""
 HIT_COLUMNS = ("max_prefix_hit_tokens", "cached_tokens")
 
 
-@dataclass(frozen=True)
-class Measured:
-    """One figure: ``statistic`` is "mean" or "p50" .. "p99" of a latency in seconds, or the "total" of a metric."""
+def read_measured_run(path: Path, line: int | None = None) -> MeasuredRun:
+    """Read a run from a file, or from a folder that holds one; of a table of totals, the one in this ``line``.
 
-    metric: str
-    statistic: str
-    value: float
-
-
-@dataclass(frozen=True)
-class MeasuredRun:
-    """A workload, who sent it (``users`` at a time, or None: when due), and what was measured.
-
-    ``latencies_s`` holds one value per request where the file gives them: by metric, for plots.
-    ``settings`` is what the run says of its engine, by the names of :class:`simserve.config.EngineOptions`.
-    """
-
-    name: str
-    workload: Workload
-    users: int | None
-    figures: list[Measured]
-    latencies_s: dict[str, Floats] = field(default_factory=dict)
-    settings: dict[str, Any] = field(default_factory=dict)
-
-
-def read_measured_run(path: Path) -> MeasuredRun:
-    """Read a run from a file, or from a folder that holds one; ``meta.json`` beside it gives the engine's settings.
-
+    ``meta.json`` and the like beside it (see :mod:`simserve.calibration.run_settings`) give the engine's settings.
     Raises :class:`WorkloadError` in one sentence for a file that is none of the forms, or a folder with several.
     """
     if not path.exists():
         raise WorkloadError(f"{path} does not exist; give a measured run, a file or its folder")
     file = _only_run_in(path) if path.is_dir() else path
-    if file.suffix == ".json":
+    if file.suffix in BENCH_SUFFIXES:
         return _from_bench_json(file)
     rows = _rows(file)
-    for is_form, read in FORMS:
-        if is_form(set(rows[0])):
-            return read(file, rows)
+    columns = set(rows[0])
+    if _is_per_request(columns):
+        return _from_requests(file, rows)
+    if is_totals(columns):
+        return read_totals(file, rows, line)
+    if _is_rates(columns):
+        return _from_rates(file, rows)
     raise WorkloadError(
         f"{file}: columns {', '.join(rows[0])} are no measured run; give one row per request (arrival_s, input_tokens, "
         "output_tokens, ttft_ms, ...), one row of totals, or a vllm bench serve result"
@@ -83,14 +63,14 @@ def _only_run_in(folder: Path) -> Path:
 
 
 def _is_run(file: Path) -> bool:
-    if file.suffix == ".json":
-        return file.name != "meta.json"
+    if file.suffix in BENCH_SUFFIXES:
+        return file.name not in FILES and is_bench_result(file)
     if file.suffix != ".csv":
         return False
     columns = set(_rows(file)[0])
-    return any(is_form(columns) for is_form, _ in FORMS) and not (
-        _is_rates(columns) and (file.parent / "meta.json").exists()
-    )
+    if _is_rates(columns):  # of use only where nobody wrote down the requests
+        return not (file.parent / "meta.json").exists()
+    return _is_per_request(columns) or is_totals(columns)
 
 
 def _rows(file: Path) -> list[dict[str, str]]:
@@ -115,27 +95,33 @@ def _column(file: Path, rows: Sequence[dict[str, str]], name: str) -> Floats:
 
 
 def _is_per_request(columns: set[str]) -> bool:
-    return {"arrival_s", "input_tokens", "output_tokens"} <= columns and bool(columns & {f"{m}_ms" for m in LATENCIES})
+    return {"arrival_s", "input_tokens", "output_tokens"} <= columns and bool(columns & set(PER_REQUEST))
 
 
 def _from_requests(file: Path, rows: list[dict[str, str]]) -> MeasuredRun:
-    arrival_s = _column(file, rows, "arrival_s")
-    order = np.argsort(arrival_s, kind="stable")
-    lengths = {name: _column(file, rows, name).astype(np.int64)[order] for name in ("input_tokens", "output_tokens")}
-    hits = next((_column(file, rows, name).astype(np.int64)[order] for name in HIT_COLUMNS if name in rows[0]), None)
-    prefix = None if hits is None or not hits.any() else prefix_from_hits(lengths["input_tokens"], hits)
+    """Requests that ended without an answer are left out."""
+    columns = {name: _column(file, rows, name) for name in ("arrival_s", "input_tokens", "output_tokens")}
+    answered = columns["output_tokens"] > 0
+    if not answered.any():
+        raise WorkloadError(f"{file}: no request has output_tokens, so there is nothing to compare")
+    order = np.flatnonzero(answered)[np.argsort(columns["arrival_s"][answered], kind="stable")]
+    arrival_s = columns["arrival_s"][order]
+    lengths = {name: columns[name][order].astype(np.int64) for name in ("input_tokens", "output_tokens")}
+    hits = next((_column(file, rows, name)[order] for name in HIT_COLUMNS if name in rows[0]), None)
+    prefix = None
+    if hits is not None and np.any(hits > 0):
+        prefix = prefix_from_hits(lengths["input_tokens"], np.nan_to_num(hits).astype(np.int64))
     workload = Workload(
-        file.name, arrival_s[order] - arrival_s.min(), lengths["input_tokens"], lengths["output_tokens"], prefix
-    )
+        file.name, arrival_s - arrival_s[0], lengths["input_tokens"], lengths["output_tokens"], prefix,
+        dropped_requests=int((~answered).sum()),
+    )  # fmt: skip
     latencies = {
-        LATENCIES[short]: _column(file, rows, f"{short}_ms")[order] / 1e3
-        for short in LATENCIES
-        if f"{short}_ms" in rows[0]
+        metric: _column(file, rows, name)[order] / 1e3 for name, metric in PER_REQUEST.items() if name in rows[0]
     }
     figures = [figure for metric, values in latencies.items() for figure in statistics_of(metric, values)]
-    end_s = max((workload.arrival_s + latencies["E2E"]).tolist()) if "E2E" in latencies else math.nan
+    end_s = float(np.nanmax(workload.arrival_s + latencies["E2E"])) if "E2E" in latencies else math.nan
     figures += _totals(workload, end_s)
-    return MeasuredRun(file.parent.name, workload, None, figures, latencies, _settings(file.parent / "meta.json"))
+    return MeasuredRun(file.parent.name, workload, None, figures, latencies, settings_beside(file))
 
 
 def statistics_of(metric: str, values_s: Floats) -> list[Measured]:
@@ -160,59 +146,6 @@ def _totals(workload: Workload, duration_s: float) -> list[Measured]:
     ]
 
 
-def _settings(meta: Path) -> dict[str, Any]:
-    """Engine settings that a recorder of vLLM runs left beside the requests."""
-    if not meta.exists():
-        return {}
-    content = json.loads(meta.read_text(encoding="utf-8"))
-    engine = content.get("engine_kwargs", {})
-    known = ("tensor_parallel_size", "max_num_seqs", "max_num_batched_tokens", "max_model_len", "dtype")
-    settings = {name: engine[name] for name in known if engine.get(name) is not None}
-    cache = content.get("kv_cache", {})
-    names = {
-        "block_size": "block_size",
-        "enable_prefix_caching": "enable_prefix_caching",
-        "num_gpu_blocks": "num_gpu_blocks",
-    }
-    settings |= {ours: cache[theirs] for ours, theirs in names.items() if cache.get(theirs) is not None}
-    return settings | ({"model": content["model"]} if "model" in content else {})
-
-
-def _is_totals(columns: set[str]) -> bool:
-    return any(re.fullmatch(r"(ttft|tpot|itl|e2el?)_(mean|p\d+)_ms", name) for name in columns)
-
-
-def _from_totals(file: Path, rows: list[dict[str, str]]) -> MeasuredRun:
-    """One run, of equal requests: so many at once, or ``max_concurrency`` users without a pause."""
-    row = {name: text for name, text in rows[0].items() if text}
-    count = _whole(file, row, "num_prompts", "n")
-    inputs = _whole(file, row, "input_len") if "input_len" in row else _whole(file, row, "total_input_tokens") // count
-    outputs = (
-        _whole(file, row, "output_len") if "output_len" in row else _whole(file, row, "total_output_tokens") // count
-    )
-    users = _whole(file, row, "max_concurrency") if "max_concurrency" in row else None
-    workload = synthetic_workload(count, math.inf, inputs, outputs, seed=0)
-    figures = []
-    for name, text in row.items():
-        match = re.fullmatch(r"(ttft|tpot|itl|e2el?)_(mean|p\d+)_ms", name)
-        if match:
-            figures.append(Measured(LATENCIES[match[1]], match[2], float(text) / 1e3))
-    for name, metric in (("duration_s", "duration"), ("req_s", "requests/s"), ("out_tok_s", "output tokens/s")):
-        if name in row:
-            figures.append(Measured(metric, "total", float(row[name])))
-    return MeasuredRun(file.parent.name, workload, users, figures)
-
-
-def _whole(file: Path, row: dict[str, str], *names: str) -> int:
-    for name in names:
-        if name in row:
-            try:
-                return int(float(row[name]))
-            except ValueError:
-                raise WorkloadError(f"{file} line 2: {name} is {row[name]!r}; it must be a whole number") from None
-    raise WorkloadError(f"{file} lacks a column {' or '.join(names)}")
-
-
 def _is_rates(columns: set[str]) -> bool:
     return "t_start_s" in columns or {"t", "gen_throughput"} <= columns
 
@@ -232,45 +165,22 @@ def _from_rates(file: Path, rows: list[dict[str, str]]) -> MeasuredRun:
     usual = float(np.median(rate[max(0, last - 4) : last]))
     # The last interval is filled as far as its tokens reach at the rate before it.
     end_s = float(start_s[last]) + width_s * min(1.0, float(rate[last]) / usual)
-    return MeasuredRun(file.parent.name, workload, None, _totals(workload, end_s - first_s))
+    figures = _totals(workload, end_s - first_s)
+    return MeasuredRun(file.parent.name, workload, None, figures, settings=settings_beside(file))
 
 
 def _from_bench_json(file: Path) -> MeasuredRun:
-    """The result of ``vllm bench serve``; with --save-detailed the lengths are those that were sent."""
-    try:
-        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise WorkloadError(f"{file} cannot be read as JSON ({error})") from None
-    if not {"completed", "total_input_tokens", "total_output_tokens"} <= set(content):
-        raise WorkloadError(f"{file} is no result of vllm bench serve: it lacks completed or total_*_tokens")
-    count = int(content["completed"])
-    rate = content.get("request_rate", "inf")
-    inputs, outputs = content["total_input_tokens"] // count, content["total_output_tokens"] // count
-    workload = synthetic_workload(count, math.inf if rate == "inf" else float(rate), inputs, outputs, seed=0)
-    if content.get("input_lens") and content.get("output_lens"):
-        lists = [np.array(content[name], dtype=np.int64) for name in ("input_lens", "output_lens")]
-        errors = content.get("errors") or [""] * len(lists[0])
-        sent, answered = (lengths[[not error for error in errors]] for lengths in lists)  # failed ones had no answer
-        workload = Workload(workload.name, workload.arrival_s, sent, answered)
-    figures = []
-    for key, value in content.items():
-        match = re.fullmatch(r"(mean|median|p\d+)_(ttft|tpot|itl|e2el)_ms", key)
-        if match and value is not None:
-            statistic = "p50" if match[1] == "median" else match[1]
-            figures.append(Measured(LATENCIES[match[2]], statistic, float(value) / 1e3))
-    for key, metric in (
-        ("duration", "duration"),
-        ("request_throughput", "requests/s"),
-        ("output_throughput", "output tokens/s"),
-    ):
-        if key in content:
-            figures.append(Measured(metric, "total", float(content[key])))
-    return MeasuredRun(file.stem, workload, content.get("max_concurrency"), figures)
+    """The result of ``vllm bench serve``; with --save-detailed the lengths and times are those that were sent."""
+    content = read_result(file)
+    workload = workload_of(content, file)
+    settings = settings_in(_engine_part(content), str(file)) | settings_beside(file)
+    users = content.get("max_concurrency")
+    return MeasuredRun(
+        file.stem, workload, None if users is None else int(users), figures_of(content), latencies_of(content), settings
+    )
 
 
-FORMS: list[tuple[Callable[[set[str]], bool], Callable[[Path, list[dict[str, str]]], MeasuredRun]]] = [
-    (_is_per_request, _from_requests),
-    (_is_totals, _from_totals),
-    (_is_rates, _from_rates),
-]
-"""CSV forms: how to recognise one by its columns, and its reader."""
+def _engine_part(content: dict[str, Any]) -> dict[str, Any]:
+    """What a result says of the server: the model, and what ``--metadata`` or ``--backend sglang`` told."""
+    model = content.get("model_id") or content.get("model")
+    return {name: value for name, value in content.items() if isinstance(value, str | int | float)} | {"model": model}

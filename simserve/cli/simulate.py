@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from simserve.cli.options import (
     add_engine_arguments,
@@ -23,6 +23,7 @@ from simserve.errors import WorkloadError
 if TYPE_CHECKING:
     from simserve.metrics.bands import Bands
     from simserve.metrics.records import RunDescription
+    from simserve.metrics.result import Result
     from simserve.metrics.summary import Summary
     from simserve.simulation import SimulationResult
 
@@ -73,9 +74,38 @@ def percentile_list(text: str) -> tuple[float, ...]:
     return percentiles
 
 
+class Simulated(NamedTuple):
+    """A run that is done: its result, what that was computed from, and what its reader should know, in sentences."""
+
+    result: Result
+    summary: Summary
+    bands: Bands
+    done: SimulationResult
+    warnings: list[str]
+
+
 def run(args: argparse.Namespace) -> int:
     """Simulate, then print tables or JSON and write files as asked."""
     from simserve.metrics.files import make_folder, to_json, write_run
+
+    if args.out:
+        make_folder(args.out)  # now, not after a long run
+    with progress(sys.stderr) as on_progress:
+        run = simulated(args, on_progress)
+    for warning in run.warnings:
+        print(warning, file=sys.stderr)
+    if args.json:
+        print(to_json(run.result), end="")
+    else:
+        _print_tables(run.summary, run.done.description, run.bands)
+    if args.out:
+        paths = write_run(args.out, run.done.records, run.result)
+        print(f"wrote {', '.join(map(str, paths))}", file=sys.stderr)
+    return 0
+
+
+def simulated(args: argparse.Namespace, on_progress: Progress | None = None) -> Simulated:
+    """Do what ``args`` ask for; prints nothing but what reading a trace has to say."""
     from simserve.metrics.result import result_object
     from simserve.metrics.summary import summarize
     from simserve.simulation import bands_wanted, simulate, simulate_edges
@@ -83,31 +113,22 @@ def run(args: argparse.Namespace) -> int:
     options = engine_options(args)
     model, hardware = model_and_hardware(args)
     requests = offered_requests(args, options.block_size)
-    if args.out:
-        make_folder(args.out)  # now, not after a long run
+    done = simulate(requests.source, model, hardware, options, on_progress)
     edges: Sequence[SimulationResult] = ()
-    with progress(sys.stderr) as on_progress:
-        done = simulate(requests.source, model, hardware, options, on_progress)
-        if bands_wanted(args.bands, len(requests.source)):
-            edges = simulate_edges(requests.source, model, hardware, options, on_progress)
+    if bands_wanted(args.bands, len(requests.source)):
+        edges = simulate_edges(requests.source, model, hardware, options, on_progress)
     summary = summarize(done.records, done.totals, args.metric_percentiles)
     bands = _bands(summary, edges, args.bands)
+    warnings = []
     if summary.rejected:
         longest = f"the longest sequence has {done.description.max_model_len:,} tokens"
         if summary.rejected == len(done.records):
             raise WorkloadError(f"all {summary.rejected:,} prompts are too long: {longest}; raise --max-model-len")
-        print(f"{summary.rejected:,} requests were refused, their prompts are too long: {longest}", file=sys.stderr)
+        warnings.append(f"{summary.rejected:,} requests were refused, their prompts are too long: {longest}")
     if not done.description.api_server_count:
-        _warn_of_full_front_end(summary)
+        warnings += _full_front_end(summary)
     result = result_object(summary, done.description, bands) | requests.labels
-    if args.json:
-        print(to_json(result), end="")
-    else:
-        _print_tables(summary, done.description, bands)
-    if args.out:
-        paths = write_run(args.out, done.records, result)
-        print(f"wrote {', '.join(map(str, paths))}", file=sys.stderr)
-    return 0
+    return Simulated(result, summary, bands, done, warnings)
 
 
 def _bands(summary: Summary, edges: Sequence[SimulationResult], asked: bool | None) -> Bands:
@@ -122,18 +143,18 @@ def _bands(summary: Summary, edges: Sequence[SimulationResult], asked: bool | No
     return spread(map(predicted_figures, (summary, *others)), MADE)
 
 
-def _warn_of_full_front_end(summary: Summary) -> None:
+def _full_front_end(summary: Summary) -> list[str]:
     """A prediction without a front end is too good where a real one has its hands full."""
     from simserve.latency.front_end import VLLM_V1
 
     work_s = VLLM_V1.work_s(summary.completed, summary.total_input_tokens, summary.total_output_tokens)
     duration_s = summary.totals.duration_s
-    if work_s > FULL_FRONT_END * duration_s:
-        print(
-            f"no front end was simulated, and vLLM's would have been busy {work_s / duration_s:.0%} of the time: "
-            "add --front-end vllm-v1",
-            file=sys.stderr,
-        )
+    if work_s <= FULL_FRONT_END * duration_s:
+        return []
+    return [
+        f"no front end was simulated, and vLLM's would have been busy {work_s / duration_s:.0%} of the time: "
+        "add --front-end vllm-v1"
+    ]
 
 
 def _print_tables(summary: Summary, description: RunDescription, bands: Bands) -> None:

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from simserve.calibration.holdout import OperatorError
     from simserve.config import EngineOptions
 
+OF_AN_ENGINE = (
+    "engine_preset", "async_scheduling", "enable_chunked_prefill", "long_prefill_token_threshold",
+    "reserve_full_prompt", "chunked_prefill_size", "schedule_policy", "schedule_conservativeness",
+)  # fmt: skip
 TOO_FAR_OFF = 1
 """Exit code where a figure misses by more than ``--max-error``."""
 
@@ -41,6 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "serving", help="a whole run of a real server", formatter_class=parser.formatter_class, allow_abbrev=False
     )
     serving.add_argument("run", type=Path, metavar="RUN", help="a measured run: its file, or the folder that holds it")
+    serving.add_argument("--line", type=whole_number, metavar="N", help="which run of a table with one in each line")
+    serving.add_argument(
+        "--repeats", type=whole_number, metavar="N", default=1,
+        help="the run's figures are means over N, of the same prompts, at a server that kept its prefix cache (1)",
+    )  # fmt: skip
     serving.add_argument("--own-blocks", action="store_true", help="estimate the KV blocks even if the run states them")
     serving.add_argument("--max-error", type=number, metavar="PERCENT", help="fail if a figure misses by more")
     serving.add_argument("--json", action="store_true", help="one JSON object, not a table")
@@ -130,11 +139,14 @@ def _serving(args: argparse.Namespace) -> int:
     from simserve.calibration.compare import compare
     from simserve.calibration.measured_run import read_measured_run
 
-    measured = read_measured_run(args.run)
+    if args.repeats < 1:
+        raise ConfigError(f"--repeats must be at least 1, not {args.repeats}")
+    measured = read_measured_run(args.run, args.line)
     args.model = args.model or measured.settings.get("model")
+    args.hardware = args.hardware or measured.settings.get("hardware")
     options = _with_settings(engine_options(args), measured.settings, own_blocks=args.own_blocks)
     model, hardware = model_and_hardware(args)
-    comparison = compare(measured, model, hardware, options)
+    comparison = compare(measured, model, hardware, options, args.repeats)
     if args.json:
         print(json.dumps(_as_object(comparison), indent=2))
     else:
@@ -153,6 +165,8 @@ def _with_settings(options: EngineOptions, settings: dict[str, Any], *, own_bloc
         for name, value in settings.items()
         if hasattr(options, name) and getattr(options, name) == getattr(plain, name)
     }
+    if options.policy or options.engine_preset:  # another engine than the run's has its own ways
+        unset = {name: value for name, value in unset.items() if name not in OF_AN_ENGINE}
     if own_blocks:
         if options.num_gpu_blocks is not None:
             raise ConfigError("--own-blocks and --num-gpu-blocks exclude each other; give one of them")

@@ -92,6 +92,9 @@ def _add_user_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--think-time", metavar="S[:CV]", help="seconds from an answer to the user's next request (0)")
     group.add_argument(
+        "--stagger", type=number, metavar="S", help="the users of --max-concurrency come evenly over S seconds (0)"
+    )
+    group.add_argument(
         "--sessions",
         type=whole_number,
         metavar="N",
@@ -148,6 +151,7 @@ def _sessions(args: argparse.Namespace, think_time: ThinkTime, block_size: int) 
     from simserve.simulation import Conversations
     from simserve.workload import draw_sessions, parse_length
 
+    _refuse(args, ("stagger",), "spreads users who send single requests; sessions begin at --request-rate")
     _refuse(args, ("num_prompts",), "counts single requests; with --sessions give --turns")
     sessions = draw_sessions(
         args.sessions,
@@ -165,12 +169,13 @@ def _sessions(args: argparse.Namespace, think_time: ThinkTime, block_size: int) 
 
 def _with_users(args: argparse.Namespace, workload: Workload, think_time: ThinkTime, labels: Result) -> Offered:
     if args.max_concurrency is None:
+        _refuse(args, ("stagger",), "spreads the first requests of users; say how many with --max-concurrency")
         return Offered(workload, labels)
     from simserve.simulation import ClosedLoop
     from simserve.workload import random_streams
 
     think_s = think_time.draw(random_streams(_seed(args)).think_times, len(workload))
-    return Offered(ClosedLoop(workload, args.max_concurrency, think_s), labels)
+    return Offered(ClosedLoop(workload, args.max_concurrency, think_s, args.stagger or 0.0), labels)
 
 
 def _think_time(args: argparse.Namespace) -> ThinkTime:
@@ -258,7 +263,7 @@ def _drawn_labels(args: argparse.Namespace) -> Result:
 
 
 def _labels(args: argparse.Namespace, names: tuple[str, ...]) -> Result:
-    given = _given(args, (*names, "max_concurrency", "think_time", "seed"))
+    given = _given(args, (*names, "max_concurrency", "stagger", "think_time", "seed"))
     return {name: _plain(getattr(args, name)) for name in given}
 
 

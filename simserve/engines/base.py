@@ -113,7 +113,10 @@ class RequestTiming:
 
 @dataclass(frozen=True)
 class EngineStatus:
-    """A snapshot for ``GET /status``; memory is that of the KV cache, in bytes, blocks beside it."""
+    """A snapshot for ``GET /status``; memory is that of the KV cache, in bytes, blocks beside it.
+
+    ``failure`` says in a sentence why the engine serves nobody any more; None while it does.
+    """
 
     clock_s: float
     waiting_requests: int
@@ -126,6 +129,7 @@ class EngineStatus:
     kv_blocks_used: int
     kv_block_bytes: int
     extra: dict[str, object] = field(default_factory=dict)
+    failure: str | None = None
 
 
 class Engine(Protocol):

@@ -1,25 +1,36 @@
 """The simulation on the wall clock: tokens leave when the simulated hardware would have let them.
 
-One task, the pacer, ties the two clocks together: ``simulated = (wall - start) x time_scale``. It steps the simulation
-up to now, hands each finished step's tokens to their streams, and sleeps until the next step ends or somebody asks
-for something. Handlers never step the simulation: they leave a note and wake the pacer.
+A clock ties simulated time to the wall's, a pacer has the simulation stepped up to now whenever a step is due, and each
+finished step's tokens go straight to their streams. Handlers never step the simulation: they leave a note and wake
+the pacer.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import asdict
+from typing import cast
 
 import simpy
 
 from simserve.config import EngineOptions
-from simserve.engines.base import EngineStatus, GenerationRequest, RequestTiming
+from simserve.engines.base import EngineStatus, GenerationRequest
+from simserve.engines.clock import AT_ONCE, SimulatedClock
+from simserve.engines.controls import SleepMode
+from simserve.engines.handout import HandOut, LiveRequest
+from simserve.engines.pacer import Pacer
+from simserve.engines.reports import Arrival, EngineObserver, StepReport
+from simserve.engines.sleeping import Sleep
+from simserve.engines.step_reports import aborted, finished, step_report
 from simserve.engines.streams import TokenStream
 from simserve.errors import RequestError
 from simserve.hardware import HardwareProfile
+from simserve.metrics.rolling import RollingDurations
 from simserve.models import ModelSpec
 from simserve.scheduling import Request
 from simserve.simulation import EngineSetup, Replica, Run, prepare
@@ -27,8 +38,7 @@ from simserve.simulation.arrivals import Moment
 from simserve.simulation.simulate import describe, new_front_end
 from simserve.workload import block_hashes
 
-SLICE_S = 0.002
-"""Longest stretch of stepping before other tasks of the event loop get their turn."""
+log = logging.getLogger("simserve.engines")
 
 INLINE_HASH_TOKENS = 8192
 """Longer prompts are hashed in a thread: about a millisecond of hashing is all that the event loop is asked to bear."""
@@ -42,11 +52,14 @@ def simulated_engine(
 
 
 class SimulatedEngine:
-    """See :class:`simserve.engines.base.Engine`; ``time_scale`` 10 is ten times faster than real, ``inf`` at once."""
+    """See :class:`simserve.engines.base.Engine` and all of :mod:`simserve.engines.controls`.
+
+    ``time_scale`` 10 is ten times faster than real, ``inf`` at once.
+    """
 
     def __init__(self, setup: EngineSetup, time_scale: float) -> None:
+        self.clock = SimulatedClock(time_scale)
         self._setup = setup
-        self._time_scale = time_scale
         self._env = simpy.Environment()
         self._scheduler = setup.new_scheduler()
         self._front_end = new_front_end(setup, self._env, self)
@@ -61,55 +74,67 @@ class SimulatedEngine:
         if self._front_end is not None:
             self._front_end.connect(self._replica, self._replica.submit)
         self._door = self._front_end or self._replica
-        self._streams: dict[str, tuple[GenerationRequest, TokenStream]] = {}
-        self._arrivals: deque[tuple[Request, float]] = deque()
-        self._aborts: deque[str] = deque()
-        self._note = asyncio.Event()
-        self._pacer: asyncio.Task[None] | None = None
+        self._hand_out = HandOut()
+        self._pacer = Pacer(self._turn, self._failed)
+        self._observers: list[EngineObserver] = []
+        self._live: dict[str, LiveRequest] = {}
+        self._arrivals: deque[LiveRequest] = deque()
+        self._aborts: deque[LiveRequest] = deque()
         self._hashing: set[asyncio.Task[None]] = set()
-        self._start_wall_s = 0.0
+        self._sleep = Sleep()
+        self._failure: str | None = None
         self._completed = self._aborted = self._preemptions = 0
 
     @property
     def max_model_len(self) -> int:
         return self._setup.limits.max_model_len
 
+    @property
+    def lateness(self) -> RollingDurations:
+        return self._hand_out.lateness
+
     def describe(self) -> dict[str, object]:
         """Labels of the simulated engine; see :class:`simserve.metrics.records.RunDescription`."""
-        return {**asdict(describe(self._setup, "live")), "engine": "simulated", "time_scale": self._time_scale}
+        return {**asdict(describe(self._setup, "live")), "engine": "simulated", "time_scale": self.clock.time_scale}
 
     async def start(self) -> None:
         """Start both clocks at 0."""
-        self._start_wall_s = time.monotonic()
-        self._pacer = asyncio.create_task(self._pace(), name="pacer")
+        self.clock.start()
+        self._pacer.start()
 
     async def stop(self) -> None:
         """Stop the clocks and end every open stream with reason "abort"."""
-        if self._pacer:
-            self._pacer.cancel()
-            await asyncio.gather(self._pacer, *self._hashing, return_exceptions=True)
-        for _, stream in self._streams.values():
-            stream.finish("abort", self._env.now)
-        self._streams.clear()
+        self._pacer.stop()
+        await asyncio.gather(*self._hashing, return_exceptions=True)
+        self._hand_out.work(math.inf)
+        for request in self._live.values():
+            request.stream.finish("abort", self._env.now)
+        self._live.clear()
 
     def submit(self, request: GenerationRequest) -> TokenStream:
         """Queue a sequence now; see :class:`simserve.engines.base.Engine`."""
         prompt_tokens = len(request.prompt_token_ids)
-        if prompt_tokens >= self.max_model_len:
+        if prompt_tokens >= self._scheduler.most_tokens:
             raise RequestError(
-                f"the prompt has {prompt_tokens} tokens and the engine's longest sequence is {self.max_model_len}"
+                f"the prompt has {prompt_tokens} tokens and the engine's longest sequence is"
+                f" {self._scheduler.most_tokens}"
             )
-        if request.request_id in self._streams:
+        if request.request_id in self._live:
             raise RequestError(f"request id {request.request_id} is in use; give each request its own")
-        stream = TokenStream(on_close=lambda: self._abort(request.request_id))
-        self._streams[request.request_id] = (request, stream)
-        arrival_s = self._clock_s()
+        stream = TokenStream(on_close=lambda: self._give_up(request.request_id))
+        if self._failure is not None:
+            stream.finish("error", self._env.now, error=self._failure)
+            return stream
+        live = LiveRequest(request, stream, arrival_s=self.clock.now_s(), unit_tokens=self._scheduler.limits.block_size)
+        self._live[request.request_id] = live
+        for observer in self._observers:
+            observer.arrived(Arrival(request.request_id, live.arrival_s, prompt_tokens))
         if self._scheduler.limits.prefix_caching and prompt_tokens > INLINE_HASH_TOKENS:
-            task = asyncio.create_task(self._enqueue_long(request, arrival_s))
+            task = asyncio.create_task(self._enqueue_long(live, request))
             self._hashing.add(task)
             task.add_done_callback(self._hashing.discard)
         else:
-            self._enqueue(request, self._prefix_units(request), arrival_s)
+            self._enqueue(live, self._prefix_units(request))
         return stream
 
     def status(self) -> EngineStatus:
@@ -119,7 +144,7 @@ class SimulatedEngine:
         if self._front_end is not None:
             waiting += self._front_end.ingesting_requests
         return EngineStatus(
-            clock_s=self._clock_s(),
+            clock_s=self.clock.now_s(),
             waiting_requests=waiting,
             running_requests=len(self._scheduler.running),
             completed_requests=self._completed,
@@ -130,115 +155,146 @@ class SimulatedEngine:
             kv_blocks_used=blocks.used_blocks,
             kv_block_bytes=self._setup.block_bytes * self._setup.options.tensor_parallel_size,
             extra={"preemptions": self._preemptions},
+            failure=self._failure,
         )
 
-    def run_done(self, run: Run, finished: list[Request]) -> None:
-        """Hand out a step's tokens, now or when the front end has sent them.
+    # What simserve.engines.controls asks for.
+
+    def observe(self, observer: EngineObserver) -> None:
+        self._observers.append(observer)
+
+    def pause(self) -> None:
+        self.clock.pause()
+        self._pacer.wake()
+
+    def resume(self) -> None:
+        self.clock.resume()
+        self._pacer.wake()
+
+    def set_time_scale(self, time_scale: float) -> None:
+        self.clock.set_time_scale(time_scale)
+        self._pacer.wake()
+
+    def reset_prefix_cache(self) -> bool:
+        return self._scheduler.blocks.reset_prefix_cache()
+
+    @property
+    def sleep_level(self) -> int | None:
+        return self._sleep.level
+
+    async def sleep(self, level: int, mode: SleepMode) -> None:
+        fallen = self._sleep.begin(level)
+        if mode == "abort":
+            for request in list(self._live.values()):
+                self._give_up(str(request.request_id))
+                request.stream.finish("abort", self._env.now, stop_reason="sleep")
+        self._pacer.wake()
+        await fallen
+
+    def wake_up(self, tags: Sequence[str]) -> None:
+        if self._sleep.wake(tags, self.clock.now_s()):
+            self._pacer.wake()
+
+    # The simulation's side.
+
+    def run_done(self, run: Run, finished_requests: list[Request]) -> None:
+        """Have a step's tokens handed out, now or when the front end has sent them.
 
         See :class:`simserve.simulation.replica.StepObserver`.
         """
         self._preemptions += len(run.plan.preempted)
-        sampled, sent_s = run.plan.sampled, run.sent_s
+        report = step_report(run) if self._observers else None
+        ended = cast(list[LiveRequest], finished_requests)
+        sampled, sent_s = cast(list[LiveRequest], run.plan.sampled), run.sent_s
         if run.lag_s:
-            Moment(self._env, sent_s, lambda _: self._hand_out(sampled, finished, sent_s))
+            Moment(self._env, sent_s, lambda _: self._sent(sampled, ended, sent_s, report))
         else:
-            self._hand_out(sampled, finished, sent_s)
+            self._sent(sampled, ended, sent_s, report)
 
-    def _hand_out(self, sampled: list[Request], finished: list[Request], sent_s: float) -> None:
-        for request in sampled:
-            entry = self._streams.get(str(request.request_id))
-            if entry:
-                entry[1].push(sent_s)
-        for request in finished:
-            self._completed += 1
-            entry = self._streams.pop(str(request.request_id), None)
-            if entry:
-                cut = request.produced_tokens >= entry[0].max_tokens
-                entry[1].finish("length" if cut else "stop", sent_s, _timing(request))
+    def _sent(
+        self, sampled: list[LiveRequest], last: list[LiveRequest], sent_s: float, report: StepReport | None
+    ) -> None:
+        """A step's tokens are due; those in ``last`` end with them, but for who was given up meanwhile."""
+        ended = [request for request in last if self._live.pop(str(request.request_id), None) is not None]
+        self._hand_out.add(sampled, ended, sent_s, self.clock.wall_s(sent_s))
+        self._completed += len(ended)
+        if report is not None:
+            endings = [finished(request) for request in ended]
+            for observer in self._observers:
+                observer.step_done(report)
+                for ending in endings:
+                    observer.ended(ending)
 
-    async def _pace(self) -> None:
-        while True:
-            self._note.clear()
-            self._take_notes()
-            await self._catch_up()
-            if self._arrivals or self._aborts:
-                continue
-            next_s = self._env.peek()
-            handle = None
-            if next_s < math.inf:
-                delay_s = (next_s - self._clock_s()) / self._time_scale
-                handle = asyncio.get_running_loop().call_later(max(0.0, delay_s), self._note.set)
-            await self._note.wait()
-            if handle:
-                handle.cancel()
-
-    async def _catch_up(self) -> None:
-        """Run every event that is due, letting other tasks in after each slice."""
-        slice_end_s = time.monotonic() + SLICE_S
-        while self._env.peek() <= self._clock_s():
-            self._env.step()
-            if time.monotonic() >= slice_end_s:
-                await asyncio.sleep(0)
-                self._take_notes()
-                slice_end_s = time.monotonic() + SLICE_S
-
-    def _take_notes(self) -> None:
-        """Let in what handlers asked for: aborts at once, arrivals at the time at which they came."""
-        while self._aborts:
-            self._aborted += 1
-            self._door.abort(self._aborts.popleft())
-        while self._arrivals:
-            request, arrival_s = self._arrivals.popleft()
-            if request.request_id not in self._streams:
-                continue  # its client hung up before it was let in
-            while self._env.peek() < arrival_s:
+    def _turn(self, until_wall_s: float) -> float:
+        """What is due now, in the order of simulated time; see :data:`simserve.engines.pacer.Turn`."""
+        self._take_aborts()
+        while self._hand_out.work(until_wall_s):
+            if self._admit_next():
+                pass
+            elif self.clock.is_due(self._env.peek()):
                 self._env.step()
-            if arrival_s > self._env.now:
-                self._env.run(until=arrival_s)
-            request.arrival_s = arrival_s
-            self._door.submit(request)
+                self.clock.reached(self._env.now)
+            else:
+                self._fall_asleep()
+                return self.clock.wall_s(self._env.peek())
+            if time.monotonic() >= until_wall_s:
+                break
+        return AT_ONCE
 
-    def _clock_s(self) -> float:
-        """Simulated seconds now; at infinite scale, always those of the next event."""
-        if math.isinf(self._time_scale):
-            return self._env.now if self._env.peek() == math.inf else self._env.peek()
-        return (time.monotonic() - self._start_wall_s) * self._time_scale
+    def _admit_next(self) -> bool:
+        """Let in the first of the arrivals if it comes before the next event; whether there was one."""
+        if not self._arrivals or not self._sleep.is_awake:
+            return False
+        request, now_s = self._arrivals[0], self._env.now
+        time_s = max(request.arrival_s, self._sleep.woke_s, now_s)
+        if time_s > self._env.peek():
+            return False
+        self._arrivals.popleft()
+        if self._live.get(str(request.request_id)) is request:  # else its client hung up meanwhile
+            if time_s > now_s:
+                self._env.run(until=time_s)
+            self._door.submit(request)
+        return True
+
+    def _take_aborts(self) -> None:
+        while self._aborts:
+            request = self._aborts.popleft()
+            self._aborted += 1
+            self._door.abort(request.request_id)
+            for observer in self._observers:
+                observer.ended(aborted(request, self.clock.now_s()))
+
+    def _fall_asleep(self) -> None:
+        """Tell those who wait for it that nothing runs any more, if so."""
+        nothing_to_come = self._env.peek() == math.inf  # nor is anything on its way through a front end
+        if self._sleep.is_falling and self._replica.is_idle and nothing_to_come:
+            if self._sleep.level:
+                self._scheduler.blocks.reset_prefix_cache()
+            self._sleep.fallen()
+
+    def _failed(self, error: Exception) -> None:
+        log.error("the simulation failed; no request can be served any more", exc_info=error)
+        self._failure = f"the simulation failed ({type(error).__name__}: {error}); the server's log says where"
+        for request in self._live.values():
+            request.stream.finish("error", self._env.now, error=self._failure)
+        self._live.clear()
+        self._sleep.fallen()
 
     def _prefix_units(self, request: GenerationRequest) -> list[int]:
         if not self._scheduler.limits.prefix_caching:
             return []
         return block_hashes(request.prompt_token_ids, self._scheduler.limits.block_size, request.cache_salt)
 
-    async def _enqueue_long(self, request: GenerationRequest, arrival_s: float) -> None:
-        units = await asyncio.to_thread(self._prefix_units, request)
-        if request.request_id in self._streams:
-            self._enqueue(request, units, arrival_s)
+    async def _enqueue_long(self, live: LiveRequest, request: GenerationRequest) -> None:
+        self._enqueue(live, await asyncio.to_thread(self._prefix_units, request))
 
-    def _enqueue(self, request: GenerationRequest, units: list[int], arrival_s: float) -> None:
-        length = request.max_tokens if request.output_tokens is None else request.output_tokens
-        sequence = Request(
-            request.request_id,
-            len(request.prompt_token_ids),
-            min(length, request.max_tokens),
-            units=units,
-            unit_tokens=self._scheduler.limits.block_size,
-            priority=request.priority,
-        )
-        self._arrivals.append((sequence, arrival_s))
-        self._note.set()
+    def _enqueue(self, request: LiveRequest, units: list[int]) -> None:
+        request.units = units
+        self._arrivals.append(request)
+        self._pacer.wake()
 
-    def _abort(self, request_id: str) -> None:
-        self._streams.pop(request_id, None)
-        self._aborts.append(request_id)
-        self._note.set()
-
-
-def _timing(request: Request) -> RequestTiming:
-    return RequestTiming(
-        arrival_s=request.arrival_s,
-        scheduled_s=request.scheduled_s,
-        first_token_s=request.first_token_s,
-        finish_s=request.finish_s,
-        cached_tokens=request.cached_tokens,
-        preemptions=request.preemptions,
-    )
+    def _give_up(self, request_id: str) -> None:
+        request = self._live.pop(request_id, None)
+        if request is not None:
+            self._aborts.append(request)
+            self._pacer.wake()

@@ -190,6 +190,16 @@ class KVCache:
         self._enqueue_nameless(own)
         return self._newest
 
+    def reset_prefix_cache(self) -> bool:
+        """Forget what all blocks hold; False, and nothing is forgotten, while somebody holds any, as in vLLM."""
+        if self.used_blocks:
+            return False
+        for run in self._queue:
+            run.key, run.owner_blocks = None, 0
+        self._cached.clear()
+        self.version += 1
+        return True
+
     def _enqueue(self, run: BlockRun) -> None:
         self._queue[run] = None
         self._newest = run

@@ -20,10 +20,12 @@ from simserve.server.limits import (
     time_limit,
 )
 from simserve.server.logs import access_log
-from simserve.server.models import Models
+from simserve.server.models import ModelPool, Models
+from simserve.server.operations import Operations, Operator
 from simserve.server.request_ids import request_ids, say_request_id
 from simserve.server.routes import Routes
 from simserve.server.settings import Settings
+from simserve.server.wire import cut_off_stalled_readers
 
 
 def build_app(
@@ -32,18 +34,23 @@ def build_app(
     drain: Drain | None = None,
     counter: Counter | None = None,
     failures: Failures | None = None,
+    operator: Operator | None = None,
 ) -> web.Application:
     """An application that serves ``models``, which are to be started before the first request.
 
-    ``drain`` counts those inside, ``counter`` what keys may use, ``failures`` fails some; each is made here if it is
-    not given. Run it with ``handler_cancellation=True``: that is how a client that hung up reaches
-    the engine.
+    ``drain`` counts those inside, ``counter`` what keys may use, ``failures`` fails some, ``operator`` answers who runs
+    the server; each is made here if it is not given. Run it with ``handler_cancellation=True``: that is how a client
+    that hung up reaches the engine.
     """
     server, charging = settings.server, Charging(counter or Rates())
     drain, failures = drain or Drain(), failures or Failures(settings.failures)
+    if operator is None:
+        assert isinstance(models, ModelPool), "whose engines are elsewhere has to say who operates them"
+        operator = Operations(models, drain)
     app = web.Application(
         client_max_size=server.max_body_size,
         middlewares=[  # from the outside to the inside
+            operator.http.middleware,
             request_ids,
             *([access_log] if settings.logging.access else []),
             errors_as_objects,
@@ -56,8 +63,9 @@ def build_app(
         ],
     )
     limits = RequestLimits(settings.inference, charging, drain)
-    app.add_routes(Routes(models, limits).table())
-    app.add_routes(AdapterRoutes(models).table())
-    app.add_routes(AdminRoutes(models, failures).table())
-    app.on_response_prepare.extend((say_request_id, say_what_is_left))
+    for routes in (Routes(models, limits), operator, AdapterRoutes(models), AdminRoutes(models, failures)):
+        app.add_routes(routes.table())
+    drain.doors.append(operator.close)
+    app.on_shutdown.append(lambda _: operator.close())
+    app.on_response_prepare.extend((say_request_id, say_what_is_left, cut_off_stalled_readers))
     return app

@@ -44,6 +44,11 @@ class Choice(Protocol):
     @property
     def sequence(self) -> GenerationRequest: ...
 
+    @property
+    def pieces(self) -> Sequence[str] | None:
+        """The text of each token where all of it is known beforehand, else None; :meth:`read` tells the same."""
+        ...
+
     def read(self, event: TokenEvent) -> Piece:
         """What ``event`` adds to the answer."""
         ...

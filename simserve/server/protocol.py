@@ -62,10 +62,14 @@ def parse(
 
 
 class StreamOptions(Fields):
-    """``continuous_usage_stats`` (vLLM's) puts the usage so far on every chunk; it needs ``include_usage``."""
+    """``continuous_usage_stats`` (vLLM's) puts the usage so far on every chunk; it needs ``include_usage``.
+
+    ``include_metrics`` is SimServe's own: the last chunk says what the engine's times of each choice were.
+    """
 
     include_usage: Flag = False
     continuous_usage_stats: Flag = False
+    include_metrics: Flag = False
 
 
 class SamplingFields(Fields):
@@ -119,6 +123,10 @@ class CompletionFields(SamplingFields):
     def usage_in_stream(self) -> bool:
         """Whether a stream ends with a chunk of usage."""
         return self.stream_options is not None and self.stream_options.include_usage
+
+    def metrics_in_stream(self) -> bool:
+        """Whether a stream ends with the engine's times."""
+        return self.stream_options is not None and self.stream_options.include_metrics
 
     def usage_in_every_chunk(self) -> bool:
         """Whether every chunk carries the usage so far."""

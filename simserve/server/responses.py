@@ -52,13 +52,38 @@ def final_usage(plan: Plan, ended: Sequence[Ended]) -> dict[str, object]:
 
 
 def timing_headers(ended: Sequence[Ended]) -> dict[str, str]:
-    """The engine's time to the first token and to the end, in milliseconds: of several choices, the slowest's."""
-    known = [one.timing for one in ended if one.timing is not None]
+    """The engine's times in milliseconds: of several choices, the slowest's; preemptions of all together."""
+    known = [timing_metrics(one) for one in ended if one.timing is not None]
     if not known:
         return {}
-    ttft_s = max(timing.first_token_s - timing.arrival_s for timing in known)
-    e2e_s = max(timing.finish_s - timing.arrival_s for timing in known)
-    return {"x-simserve-ttft-ms": f"{ttft_s * 1e3:.3f}", "x-simserve-e2e-ms": f"{e2e_s * 1e3:.3f}"}
+    names = ("queue_ms", "ttft_ms", "tpot_ms", "e2e_ms")
+    slowest = {name: max((times[name] for times in known if name in times), default=None) for name in names}
+    headers = {f"x-simserve-{name.replace('_', '-')}": f"{ms:.3f}" for name, ms in slowest.items() if ms is not None}
+    return {**headers, "x-simserve-preemptions": str(sum(int(times["preemptions"]) for times in known))}
+
+
+def timing_metrics(ended: Ended) -> dict[str, float]:
+    """The engine's times of one choice: points in time on its clock in seconds, durations in milliseconds.
+
+    TPOT is what it is in every output, (last - first token) / (tokens - 1); one token has none.
+    """
+    timing = ended.timing
+    if timing is None:
+        return {}
+    metrics = {
+        "arrival_s": timing.arrival_s,
+        "scheduled_s": timing.scheduled_s,
+        "first_token_s": timing.first_token_s,
+        "finish_s": timing.finish_s,
+        "queue_ms": (timing.scheduled_s - timing.arrival_s) * 1e3,
+        "ttft_ms": (timing.first_token_s - timing.arrival_s) * 1e3,
+        "e2e_ms": (timing.finish_s - timing.arrival_s) * 1e3,
+        "cached_tokens": timing.cached_tokens,
+        "preemptions": timing.preemptions,
+    }
+    if ended.tokens > 1:
+        metrics["tpot_ms"] = (timing.finish_s - timing.first_token_s) / (ended.tokens - 1) * 1e3
+    return metrics
 
 
 def whole_body(envelope: Envelope, plan: Plan, answers: Sequence[Answer]) -> bytes:
@@ -97,13 +122,17 @@ class ChunkWriter:
         """The frame that says who speaks (chat only); to be sent with the first token, never before it."""
         return self._frame({"role": "assistant", "content": ""}) if self._envelope.chat else b""
 
+    def text(self, text: str) -> bytes:
+        """The frame of one token of which there is nothing to say but its text."""
+        return b"%b%b%b" % (self._head, orjson.dumps(text), self._tail)
+
     def content(self, piece: Piece, usage_so_far: dict[str, object] | None = None) -> bytes:
         """The frame of one token or of several that came out of one step; nothing if there is nothing to tell yet."""
         if piece.logprobs is not None:
             said = {"content": piece.text} if self._envelope.chat else piece.text
             frame = self._frame(said, logprobs=piece.logprobs)
         elif piece.text:
-            frame = b"%b%b%b" % (self._head, orjson.dumps(piece.text), self._tail)
+            frame = self.text(piece.text)
         else:
             return b""
         return frame if usage_so_far is None else _with_usage(frame, usage_so_far)
@@ -125,9 +154,9 @@ class ChunkWriter:
         return _event(self._envelope.fields(chunk=True) | {"choices": [choice]})
 
 
-def usage_frame(envelope: Envelope, counts: dict[str, object]) -> bytes:
-    """The extra frame of ``stream_options.include_usage``: no choices, only usage."""
-    return _event(envelope.fields(chunk=True) | {"choices": [], "usage": counts})
+def closing_frame(envelope: Envelope, extras: Mapping[str, object]) -> bytes:
+    """The extra frame at the end of a stream: no choices, only what ``stream_options`` asked for."""
+    return _event({**envelope.fields(chunk=True), "choices": [], **extras})
 
 
 def _event(body: dict[str, object]) -> bytes:

@@ -22,7 +22,7 @@ from simserve.server.request_ids import current_request_id
 from simserve.server.responses import Envelope, timing_headers, whole_body
 from simserve.server.service import Service
 from simserve.server.streaming import SSE_HEADERS, stream_answer
-from simserve.server.streams import Answer, Ended, opened, together, whole_answer
+from simserve.server.streams import Answer, Ended, longest_choices, opened, together, whole_answer
 
 log = logging.getLogger("simserve.server")
 
@@ -47,7 +47,6 @@ class Routes:
             web.post("/v1/embeddings", self.embeddings),
             web.get("/v1/models", self.models),
             web.get("/v1/models/{model:.+}", self.model),
-            web.get("/health", self.health),
             web.get("/status", self.status),
         ]
 
@@ -93,10 +92,6 @@ class Routes:
             raise model_not_found(name)
         return _json(card)
 
-    async def health(self, request: web.Request) -> web.Response:
-        """``GET /health``: 200 and an empty body, 503 once the server shuts down."""
-        return web.Response(status=503 if self._limits.drain.ending else 200)
-
     async def status(self, request: web.Request) -> web.Response:
         """``GET /status``: what is going on right now; memory is the KV cache's, in bytes."""
         return _json(await self._models.report())
@@ -124,11 +119,13 @@ class Routes:
             if body.stream:
                 response: web.StreamResponse = web.StreamResponse(headers=SSE_HEADERS)
                 await response.prepare(request)
-                ended = await stream_answer(response, body, envelope, plan, streams, taken_deadline(request))
+                deadline_s = taken_deadline(request)
+                ended = await stream_answer(request, response, body, envelope, plan, streams, deadline_s)
             else:
                 pairs = zip(plan.choices, streams, strict=True)
                 ended = await together([whole_answer(choice, stream) for choice, stream in pairs])
                 response = _whole_response(envelope, plan, ended)
+        service.answered(*longest_choices(plan, ended))
         if ended:
             output_tokens = sum(one.tokens for one in ended)
             note(request, output_tokens=output_tokens)

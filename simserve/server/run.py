@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -10,6 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Protocol
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from simserve.engines.base import EngineStatus
 from simserve.server.app import build_app
@@ -17,6 +19,7 @@ from simserve.server.auth import warn_if_open
 from simserve.server.failures import Failures
 from simserve.server.limits import Counter, Drain
 from simserve.server.models import ModelPool, Models
+from simserve.server.operations import Operator
 from simserve.server.service import Service
 from simserve.server.settings import Settings
 from simserve.server.sockets import bound_sockets
@@ -49,6 +52,12 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
+def settle_memory() -> None:
+    """What is there now stays: the garbage collector need not look through it again while tokens are due."""
+    gc.collect()
+    gc.freeze()
+
+
 async def _serve_until_signal(models: ModelPool, settings: Settings, on_listening: Callable[[str], None]) -> None:
     signals: asyncio.Queue[int] = asyncio.Queue()
     loop = asyncio.get_running_loop()
@@ -69,6 +78,7 @@ async def _serve_alone(
     warn_if_open(settings.auth, settings.server.host)
     drain = Drain()
     async with listening(models, settings.server.host, settings.server.port, settings, drain) as url:
+        settle_memory()
         on_listening(url)
         idle = asyncio.create_task(log_when_idle(models))
         first = await signals.get()
@@ -99,12 +109,14 @@ async def listening(
     drain: Drain | None = None,
     counter: Counter | None = None,
     failures: Failures | None = None,
+    operator: Operator | None = None,
     *,
     shared: bool = False,
 ) -> AsyncIterator[str]:
     """Serve inside the ``async with`` block; yields the URL. A service stands for a pool of that one model.
 
-    ``counter`` and ``failures`` are as in :func:`build_app`; ``shared`` lets other processes have the same port.
+    ``counter``, ``failures`` and ``operator`` are as in :func:`build_app`; ``shared`` lets other processes have
+    the same port.
 
     At the end, or once ``drain`` waits, no new client is let in. At the end the engines end all open streams, and who
     has not read its last bytes after a second of grace is cut off.
@@ -112,8 +124,9 @@ async def listening(
     models = ModelPool.of(models, settings.server.max_waiting_requests) if isinstance(models, Service) else models
     drain = drain or Drain()
     runner = web.AppRunner(
-        build_app(models, settings, drain, counter, failures),
+        build_app(models, settings, drain, counter, failures, operator),
         access_log=None,
+        logger=_http_log(),
         handler_cancellation=True,
         shutdown_timeout=SHUTDOWN_GRACE_S,
         keepalive_timeout=settings.server.keep_alive_timeout,
@@ -131,6 +144,18 @@ async def listening(
     finally:
         await models.stop()
         await runner.cleanup()
+
+
+def _http_log() -> logging.Logger:
+    """aiohttp's own log, without a traceback for every client that does not speak HTTP or has hung up."""
+    logger = logging.getLogger("simserve.http")
+    logger.addFilter(_is_the_servers_fault)
+    return logger
+
+
+def _is_the_servers_fault(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, (HttpProcessingError, ConnectionError))
 
 
 def url_of(host: str, port: int) -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from simserve.config import EngineOptions
-from simserve.engines import SimulatedEngine
-from simserve.engines.base import Engine
+from simserve.engines import Engine, SimulatedEngine
 from simserve.hardware import HardwareProfile
 from simserve.models import ModelSpec
 from simserve.server.embeddings import SimulatedEmbedder

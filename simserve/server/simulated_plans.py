@@ -77,9 +77,9 @@ class SimulatedChoice:
     finish_reason: str
 
     def read(self, event: TokenEvent) -> Piece:
-        """The text of the event's tokens."""
+        """The text of the event's tokens; the reason is the planned one, unless the engine stopped short of it."""
         text = "".join(self.pieces[event.index : event.index + event.tokens])
-        return Piece(text, None if event.finish_reason is None else self.finish_reason)
+        return Piece(text, event.finish_reason if event.finish_reason in (None, "abort") else self.finish_reason)
 
 
 class SimulatedPlanner:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from simserve.engines.base import Engine, EngineStatus
+from simserve.server.clocks import clock_figures
 from simserve.server.models.slot import Slot
 
 
@@ -51,6 +52,7 @@ def _engine_body(engine: Engine) -> dict[str, object]:
         "clock_s": now.clock_s,
         "engine": engine.describe(),
         **now.extra,
+        **clock_figures(engine),
     }
 
 

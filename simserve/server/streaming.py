@@ -1,4 +1,8 @@
-"""Answers token by token: server-sent events at the times the engine's steps end."""
+"""Answers token by token: server-sent events at the times the engine's steps end.
+
+The engine's own pass over a step's tokens makes and writes the frames; a handler sleeps from the first token to the
+last. What is the same in all frames of a choice is made once, when the stream begins.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +12,20 @@ from collections.abc import AsyncIterator, Sequence
 from aiohttp import web
 
 from simserve.engines.base import TokenEvent
+from simserve.engines.streams import TokenStream
 from simserve.server.errors import as_api_error, error_bytes
-from simserve.server.plans import Choice, Plan
+from simserve.server.logprobs import joined
+from simserve.server.plans import Choice, Piece, Plan
 from simserve.server.protocol import CompletionFields
-from simserve.server.responses import DONE, ChunkWriter, Envelope, final_usage, usage, usage_frame
+from simserve.server.responses import DONE, ChunkWriter, Envelope, closing_frame, final_usage, timing_metrics, usage
 from simserve.server.streams import Ended, check_not_given_up, together
+from simserve.server.wire import EventWire
 
 SSE_HEADERS = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache"}
 
 
 async def stream_answer(
+    request: web.Request,
     response: web.StreamResponse,
     body: CompletionFields,
     envelope: Envelope,
@@ -30,48 +38,139 @@ async def stream_answer(
     A failure after the first byte can no longer be a status, so it becomes an event of its own; so does
     ``deadline_s``, a time on the event loop's clock, when it comes too soon.
     """
+    wire = EventWire(request.transport, chunked=response.headers.get("Transfer-Encoding") == "chunked")
+    so_far = _UsageSoFar(plan.prompt_tokens) if body.usage_in_every_chunk() else None
+    sinks = [ChoiceSink(wire, ChunkWriter(envelope, choice.index), choice, so_far) for choice in plan.choices]
+    if so_far is not None:
+        so_far.sinks = sinks
     ended: Sequence[Ended] = []
     try:
-        so_far = _UsageSoFar(plan.prompt_tokens) if body.usage_in_every_chunk() else None
-        pairs = zip(plan.choices, streams, strict=True)
+        pairs = zip(sinks, streams, strict=True)
         async with asyncio.timeout_at(deadline_s):
-            ended = await together(
-                [_stream_choice(response, envelope, choice, stream, so_far) for choice, stream in pairs]
-            )
+            ended = await together([_delivered(sink, stream) for sink, stream in pairs])
+        last = b"".join(sink.kept_back() for sink in sinks)
+        extras: dict[str, object] = {}
         if body.usage_in_stream():
-            await response.write(usage_frame(envelope, final_usage(plan, ended)))
+            extras["usage"] = final_usage(plan, ended)
+        if body.metrics_in_stream():
+            extras["metrics"] = [timing_metrics(one) for one in ended]
+        if extras:
+            last += closing_frame(envelope, extras)
     except ConnectionError:
         raise
     except Exception as error:
-        await response.write(b"data: %b\n\n" % error_bytes(as_api_error(error)))
-    await response.write(DONE)
-    await response.write_eof()
+        last = b"data: %b\n\n" % error_bytes(as_api_error(error))
+    await wire.close(response, last + DONE)
     return ended
 
 
-async def _stream_choice(
-    response: web.StreamResponse,
-    envelope: Envelope,
-    choice: Choice,
-    stream: AsyncIterator[TokenEvent],
-    so_far: _UsageSoFar | None,
-) -> Ended:
-    """Write the frames of one choice, one write per step; a slow reader holds up this task and no other."""
-    writer = ChunkWriter(envelope, choice.index)
-    pending = writer.opening()
-    tokens = 0
-    async for event in stream:
-        check_not_given_up(event)
-        tokens += event.tokens
-        counts = so_far.add(event.tokens) if so_far else None
-        piece = choice.read(event)
-        frames = pending + writer.content(piece, counts)
-        pending = b""
-        if piece.finish_reason is not None:
-            frames += writer.finish(piece, counts)
-        if frames:
-            await response.write(frames)
-    return Ended(tokens, event.timing)
+async def _delivered(sink: ChoiceSink, stream: AsyncIterator[TokenEvent]) -> Ended:
+    if isinstance(stream, TokenStream):
+        stream.deliver_to(sink)
+    else:
+        async for event in stream:
+            sink.event(event)
+    return await sink.ended
+
+
+class ChoiceSink:
+    """Writes the frames of one choice, one for each step; see :class:`simserve.engines.streams.TokenSink`.
+
+    A reader who is behind gets what was kept back meanwhile in one frame, so that it costs nobody else anything.
+    ``ended`` is done with the last token, or fails with what the client is to be told.
+    """
+
+    def __init__(self, wire: EventWire, writer: ChunkWriter, choice: Choice, so_far: _UsageSoFar | None) -> None:
+        self.ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
+        self._wire = wire
+        self._writer = writer
+        self._choice = choice
+        self._so_far = so_far
+        self._texts = choice.pieces
+        self._opening = writer.opening()
+        self._tokens = 0
+        """That have come."""
+        self._read = 0
+        """Of these, whose text was written or is in ``_kept``."""
+        self._kept: list[Piece] = []
+
+    def step(self, tokens: int) -> None:
+        at, self._tokens = self._tokens, self._tokens + tokens
+        if not self._wire.has_room():
+            return
+        if self._texts is None or self._opening or self._kept or self._read != at or self._so_far or tokens != 1:
+            self._write()
+            return
+        self._read = at + 1  # the usual case, and the only one that has to be fast
+        text = self._texts[at]
+        if text:
+            self._wire.send(self._writer.text(text))
+
+    def event(self, event: TokenEvent) -> None:
+        try:
+            check_not_given_up(event)
+            self._keep_counted()
+            self._tokens += event.tokens
+            self._read = self._tokens
+            self._kept.append(self._choice.read(event))
+            if self._wire.has_room():
+                self._write()
+        except Exception as error:
+            self._end(error)
+        else:
+            if event.finish_reason is not None:
+                self._end(Ended(self._tokens, event.timing))
+
+    def failed(self, error: Exception) -> None:
+        self._end(error)
+
+    def kept_back(self) -> bytes:
+        """The frames of all that has come and was not written; takes them off."""
+        self._keep_counted()
+        kept, self._kept = self._kept, []
+        if not kept:
+            return b""
+        piece = _merged(kept)
+        counts = None if self._so_far is None else self._so_far.now()
+        opening, self._opening = self._opening, b""
+        frames = opening + self._writer.content(piece, counts)
+        return frames + self._writer.finish(piece, counts) if piece.finish_reason is not None else frames
+
+    @property
+    def tokens(self) -> int:
+        """That have come so far."""
+        return self._tokens
+
+    def _keep_counted(self) -> None:
+        """Keep the texts of tokens that were only counted."""
+        if self._texts is not None and self._read < self._tokens:
+            self._kept.append(Piece("".join(self._texts[self._read : self._tokens])))
+            self._read = self._tokens
+
+    def _write(self) -> None:
+        try:
+            frames = self.kept_back()
+        except Exception as error:
+            self._end(error)
+        else:
+            if frames:
+                self._wire.send(frames)
+
+    def _end(self, how: Ended | Exception) -> None:
+        if self.ended.done():
+            return  # the handler was cancelled, or has been told of a failure
+        if isinstance(how, Exception):
+            self.ended.set_exception(how)
+        else:
+            self.ended.set_result(how)
+
+
+def _merged(pieces: Sequence[Piece]) -> Piece:
+    if len(pieces) == 1:
+        return pieces[0]
+    logprobs = [piece.logprobs for piece in pieces if piece.logprobs is not None]
+    text, last = "".join(piece.text for piece in pieces), pieces[-1]
+    return Piece(text, last.finish_reason, joined(logprobs) if logprobs else None, last.stop_reason)
 
 
 class _UsageSoFar:
@@ -79,8 +178,7 @@ class _UsageSoFar:
 
     def __init__(self, prompt_tokens: int) -> None:
         self._prompt_tokens = prompt_tokens
-        self._completion_tokens = 0
+        self.sinks: Sequence[ChoiceSink] = ()
 
-    def add(self, tokens: int) -> dict[str, object]:
-        self._completion_tokens += tokens
-        return usage(self._prompt_tokens, self._completion_tokens)
+    def now(self) -> dict[str, object]:
+        return usage(self._prompt_tokens, sum(sink.tokens for sink in self.sinks))

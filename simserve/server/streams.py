@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from simserve.engines.base import Engine, GenerationRequest, RequestTiming, TokenEvent
+from simserve.engines.streams import TokenStream
 from simserve.server.errors import engine_failed, shutting_down
 from simserve.server.logprobs import joined
-from simserve.server.plans import Choice
+from simserve.server.plans import Choice, Plan
 
 Result = TypeVar("Result")
 
@@ -64,7 +65,7 @@ class Answer(Ended):
 async def whole_answer(choice: Choice, stream: AsyncIterator[TokenEvent]) -> Answer:
     """Read ``stream`` to its end; raises :class:`simserve.server.errors.ApiError` if the engine gave up."""
     tokens, texts, logprobs = 0, [], []
-    async for event in stream:
+    async for event in _at_the_end(stream):
         check_not_given_up(event)
         piece = choice.read(event)
         tokens += event.tokens
@@ -82,15 +83,33 @@ async def whole_answer(choice: Choice, stream: AsyncIterator[TokenEvent]) -> Ans
     )
 
 
+def longest_choices(plan: Plan, ended: Sequence[Ended]) -> tuple[int, list[int]]:
+    """How many choices each prompt has, and the tokens of its longest; none for an answer that broke off."""
+    choices = len(plan.choices) // plan.prompts
+    return choices, [
+        max(one.tokens for one in ended[first : first + choices]) for first in range(0, len(ended), choices)
+    ]
+
+
 async def drained(stream: AsyncIterator[TokenEvent]) -> None:
     """Wait until ``stream`` ends; raises like :func:`whole_answer`."""
-    async for event in stream:
+    async for event in _at_the_end(stream):
         check_not_given_up(event)
 
 
+def _at_the_end(stream: AsyncIterator[TokenEvent]) -> AsyncIterator[TokenEvent]:
+    """``stream`` with all its tokens in one event, if it can do that: nobody needs to wake up for each of them."""
+    if isinstance(stream, TokenStream):
+        stream.merge_all()
+    return stream
+
+
 def check_not_given_up(event: TokenEvent) -> None:
-    """Raise if the engine ended the sequence because it stops (503) or because it failed (500)."""
-    if event.finish_reason == "abort":
+    """Raise if the engine ended the sequence because it stops (503) or because it failed (500).
+
+    One that was aborted for a stated reason, such as an engine put to sleep, is an answer as far as it goes.
+    """
+    if event.finish_reason == "abort" and event.stop_reason is None:
         raise shutting_down()
     if event.finish_reason == "error":
         raise engine_failed(event.error)

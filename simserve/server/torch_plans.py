@@ -68,6 +68,7 @@ class TorchChoice:
     sequence: GenerationRequest
     logprobs: LogprobsWriter
     before: str = ""
+    pieces: None = None
 
     def read(self, event: TokenEvent) -> Piece:
         """The event's own text and logprobs."""

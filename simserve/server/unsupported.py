@@ -47,7 +47,7 @@ def refuse_unsupported(fields: dict[str, Any], unsupported: Unsupported) -> None
     """Raise :class:`ApiError` (400) if the body asks for something that the engine cannot give."""
     engine = unsupported.engine
     for name in unsupported.fields:
-        if not _asks_nothing(name, fields.get(name)):
+        if name in fields and not _asks_nothing(name, fields[name]):
             raise _refusal(engine, name)
     if fields.get("best_of") not in (None, 1):
         raise _refusal(engine, "best_of", "above 1")

@@ -83,17 +83,23 @@ class ClosedLoop:
 
     A user who has been answered thinks for ``think_s`` (one time, or one per request), takes the next request of the
     workload and sends it, though not before it is due. So with all due at 0 this is a closed loop, and with arrival
-    times and no thinking it is ``vllm bench serve --max-concurrency``. A request's arrival is when it was sent: time
-    spent waiting for a user is nobody's latency. Raises :class:`WorkloadError` for less than 1 user.
+    times and no thinking it is ``vllm bench serve --max-concurrency``. Users come one by one, evenly over
+    ``stagger_s``, lest all prompts are computed at once, which users do not do. A request's arrival is when it was
+    sent: time spent waiting for a user is nobody's latency. Raises :class:`WorkloadError` for less than 1 user.
     """
 
-    def __init__(self, workload: Workload, users: int, think_s: float | npt.NDArray[np.float64] = 0.0) -> None:
+    def __init__(
+        self, workload: Workload, users: int, think_s: float | npt.NDArray[np.float64] = 0.0, stagger_s: float = 0.0
+    ) -> None:
         if users < 1:
             raise WorkloadError(f"{users} users send no requests; give at least 1")
+        if not 0 <= stagger_s < float("inf"):
+            raise WorkloadError(f"users cannot come over {stagger_s:g} seconds; give 0 or more")
         self.name = workload.name
         self._workload = workload
         self._users = min(users, len(workload))
         self._think_s = np.broadcast_to(think_s, len(workload))
+        self._stagger_s = stagger_s
 
     def __len__(self) -> int:
         return len(self._workload)
@@ -101,8 +107,8 @@ class ClosedLoop:
     def start(self, env: simpy.Environment, submit: Submit) -> None:
         self._env, self._submit = env, submit
         self._rest = requests_of(self._workload)
-        for _ in range(self._users):
-            call_at(env, 0.0, self._send_next)
+        for user in range(self._users):
+            call_at(env, self._stagger_s * user / self._users, self._send_next)
 
     def finished(self, requests: Sequence[Request]) -> None:
         for request in requests:

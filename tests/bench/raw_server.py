@@ -48,10 +48,16 @@ class RawServer:
     connections: int = 0
     received: list[Received] = field(default_factory=list)
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+    listener: asyncio.Server | None = None
 
     @property
     def url(self) -> str:
         return f"{'https' if self.is_tls else 'http'}://127.0.0.1:{self.port}"
+
+    def leave(self) -> None:
+        """Listen no more; for ``answer`` to call."""
+        assert self.listener is not None
+        self.listener.close()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -101,6 +107,7 @@ async def raw_server(
     """Serve on a free port of this machine inside the ``async with`` block."""
     server = RawServer(answer, is_tls=tls is not None)
     listener = await asyncio.start_server(server.serve, "127.0.0.1", 0, backlog=512, ssl=tls)
+    server.listener = listener
     server.port = listener.sockets[0].getsockname()[1]
     try:
         yield server

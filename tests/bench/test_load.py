@@ -143,7 +143,7 @@ class TestCounters:
         now = counters.read()
         assert (now.sent, now.in_flight, now.done, now.failed, now.events) == (30, 5, 25, 1, 170)
         assert (now.lag_s, now.loop_lag_s, now.cpu_s) == (0.5, 0.1, 3.0)
-        assert quantile(now.first_byte, 0.5) == pytest.approx(0.1, rel=0.12)
+        assert quantile(now.ttft, 0.5) == pytest.approx(0.1, rel=0.12)
 
     @given(seconds=st.floats(min_value=2e-4, max_value=5000))
     def test_a_bin_is_12_percent_wide(self, seconds: float) -> None:

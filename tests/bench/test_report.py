@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from simserve.bench.load.schedule import Shape
 from simserve.bench.report.classic import classic_report
 from simserve.bench.report.compare import compare_results, label, read_result
 from simserve.bench.report.folder import write_folder
-from simserve.bench.report.live import Meter, progress_lines, sparkline
+from simserve.bench.report.live import STOPPING, Meter, progress_lines, sparkline
 from simserve.bench.report.metrics import is_trusted
 from simserve.bench.report.page import page
 from simserve.bench.report.result_json import result_name, result_object, write_result
@@ -359,9 +360,7 @@ class TestLive:
             show(self.progress(second), now[0])
         lines = stream.getvalue().splitlines()
         assert len(lines) == 2
-        assert re.fullmatch(
-            r"10 s: 10 of 100 requests done, 1 failed, 3 under way, first byte p50 \d+\.\d ms", lines[0]
-        )
+        assert re.fullmatch(r"10 s: 10 of 100 requests done, 1 failed, 3 under way, TTFT p50 \d+\.\d ms", lines[0])
 
     def test_the_panel_shows_rates_and_health(self) -> None:
         import io
@@ -375,6 +374,18 @@ class TestLive:
         assert "23 sent, 3 under way, 20 done, 1 failed" in text
         assert "about 8 s to go" in text
         assert "sent 1.0 ms late at worst" in text
+
+    def test_ctrl_c_is_answered_at_once(self) -> None:
+        import io
+
+        stream = io.StringIO()
+        show = progress_lines(stream, 100, clock=lambda: 0.0)
+        for _ in range(3):
+            show(replace(self.progress(5), is_stopping=True), 1.0)
+        assert stream.getvalue() == f"{STOPPING}; 3 under way\n"
+        console = Console(width=120, file=io.StringIO())
+        console.print(Meter(100, "model at url").panel(replace(self.progress(5), is_stopping=True), 1.0))
+        assert STOPPING in console.file.getvalue()  # type: ignore[attr-defined]
 
     def test_sparklines(self) -> None:
         assert sparkline([0.0, 5.0, 10.0]) == "▁▅█"

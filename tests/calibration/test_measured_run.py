@@ -90,9 +90,38 @@ def test_token_rates_beside_a_workload(tmp_path: Path) -> None:
     assert figures(tmp_path / "rates.csv")["duration", "total"] == pytest.approx(1.75 - 0.25)
 
 
+def test_a_table_of_several_runs_wants_a_line(tmp_path: Path) -> None:
+    header = "tp,input_len,output_len,max_concurrency,num_prompts,ttft_p50_ms"
+    path = tmp_path / "runs.csv"
+    path.write_text(f"{header}\n1,2048,128,16,100,351\n2,512,256,8,50,116\n")
+    with pytest.raises(WorkloadError, match=r"holds 2 runs, in lines 2 to 3: choose one with --line"):
+        read_measured_run(path)
+    with pytest.raises(WorkloadError, match="has no run in line 4"):
+        read_measured_run(path, 4)
+
+    run = read_measured_run(path, 3)
+    assert (len(run.workload), run.users, run.settings) == (50, 8, {"tensor_parallel_size": 2})
+
+
+def test_requests_without_an_answer_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "run.csv").write_text(REQUESTS + "3,5.5,100,,,,\n4,6.1,100,0,,,\n")
+    run = read_measured_run(tmp_path)
+    assert run.workload.output_tokens.tolist() == [11, 21, 1]
+    assert run.workload.dropped_requests == 2
+
+
+def test_the_mean_gap_of_a_request_is_its_tpot(tmp_path: Path) -> None:
+    (tmp_path / "run.csv").write_text(REQUESTS.replace("tpot_ms", "itl_ms"))
+    assert figures(tmp_path)["TPOT", "mean"] == pytest.approx(0.025)
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
+        ("num_prompts,input_len,output_len,ttft_p50_ms\n5,10,x,1\n", "line 2: output_len is 'x'; it must be a number"),
+        ("num_prompts,input_len,output_len,ttft_p50_ms\n0,10,5,1\n", "line 2: num_prompts is 0; it must be a whole"),
+        ("num_prompts,input_len,ttft_p50_ms\n5,10,1\n", "lacks a column total_output_tokens"),
+        ("arrival_s,input_tokens,output_tokens,ttft_ms\n0,1,0,1\n", "no request has output_tokens"),
         ("a,b\n1,2\n", "are no measured run"),
         ("arrival_s,input_tokens,output_tokens,ttft_ms\n0,1,2,x\n", "line 2: ttft_ms is 'x'"),
         ("arrival_s,input_tokens,output_tokens,ttft_ms\n", "has no rows"),

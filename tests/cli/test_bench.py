@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -13,16 +14,20 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import mean
 
 import pytest
 
+from bench.raw_server import Piece, Received, Then, chunked, in_thread, sse, whole
 from cli.test_serve import running
 from simserve.bench.backends import BACKENDS
 from simserve.bench.datasets import DATASETS
 from simserve.bench.names import BACKEND_NAMES, DATASET_NAMES
+from simserve.bench.self_test.log import read_log
 from simserve.bench.self_test.measure import fixed_timing_server
 from simserve.bench.self_test.server import Timing
 from simserve.cli.main import main
+from simserve.errors import ServerError
 
 COMMAND = [sys.executable, "-m", "simserve", "bench"]
 SMALL = ("--random-input-len", "20", "--random-output-len", "5", "--num-prompts", "12")
@@ -254,43 +259,128 @@ class TestCtrlC:
             env=os.environ,
         )  # fmt: skip
 
-    def test_it_stops_sending_drains_reports_and_saves(self, metronome: str, tmp_path: Path) -> None:
-        process = self.started(
-            "--base-url", metronome, "--request-rate", "20", "--num-prompts", "5000", "--random-input-len", "20",
-            "--out", str(tmp_path / "run"),
-        )  # fmt: skip
-        assert process.stderr is not None
-        assert process.stderr.readline().startswith("5,000 requests")
-        time.sleep(2.5)
-        os.killpg(process.pid, signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+    def test_it_stops_sending_drains_reports_and_saves(self, tmp_path: Path) -> None:
+        """It comes after a few answers, while others are under way: those are waited for, and count."""
+        with fixed_timing_server(Timing(0.5, 0.01, 10)) as url:
+            process = self.started(
+                "--base-url", url, "--request-rate", "20", "--num-prompts", "5000", "--random-input-len", "20",
+                "--out", str(tmp_path / "run"),
+            )  # fmt: skip
+            while not answered(url):
+                assert process.poll() is None
+                time.sleep(0.05)
+            os.killpg(process.pid, signal.SIGINT)
+            out, err = process.communicate(timeout=60)
         assert process.returncode == 130, err
         assert "Traceback" not in err
+        assert "Ctrl-C: nothing more is sent, answers are waited for" in err
         result = json.loads((tmp_path / "run/result.json").read_text())
         assert 1 <= result["completed"] < 5000
-        assert result["failed"] == 0
+        assert (result["failed"], result["num_prompts"]) == (0, result["completed"])
         assert result["simserve"]["interrupted"] is True
         assert "stopped by Ctrl-C" in out
+        assert len((tmp_path / "run/requests.csv").read_text().splitlines()) == 1 + result["completed"]
 
-    def test_a_second_one_does_not_wait_for_answers(self, tmp_path: Path) -> None:
-        with fixed_timing_server(Timing(ttft_s=60.0, tokens=2)) as url:
-            words = ("--num-prompts", "3", "--random-input-len", "20", "--max-concurrency", "3")
-            process = self.started("--base-url", url, *words)
+    def test_a_second_one_does_not_wait_for_answers(self) -> None:
+        with in_thread(lambda request: [Then.SILENCE]) as server:
+            words = ("--model", "m", "--num-prompts", "3", "--max-concurrency", "3", "--dataset-name", "sonnet")
+            process = self.started("--base-url", server.url, "--ready-check-timeout-sec", "0", *words)
             assert process.stderr is not None
-            assert process.stderr.readline().startswith("3 requests")
-            time.sleep(1.5)
-            for _ in range(2):
-                os.killpg(process.pid, signal.SIGINT)
-                time.sleep(0.7)
-            out, err = process.communicate(timeout=30)
+            while sum(request.method == "POST" for request in server.received) < 3:
+                assert process.poll() is None
+                time.sleep(0.05)
+            os.killpg(process.pid, signal.SIGINT)
+            while "Ctrl-C" not in (line := process.stderr.readline()):
+                assert line
+            os.killpg(process.pid, signal.SIGINT)
+            out, err = process.communicate(timeout=60)
         assert process.returncode == 130, err
         assert "3 of 3 requests: stopped before the answer was complete" in out
 
     def test_before_the_start_it_just_ends(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never says anything
             process = self.started("--base-url", f"http://127.0.0.1:{silent.getsockname()[1]}", "--num-prompts", "3")
-            time.sleep(1.0)
+            silent.settimeout(60)
+            connection, _ = silent.accept()
             os.killpg(process.pid, signal.SIGINT)
-            _, err = process.communicate(timeout=30)
+            _, err = process.communicate(timeout=60)
+            connection.close()
         assert process.returncode == 130
         assert err.endswith("simserve: interrupted before it was done\n")
+
+
+def answered(url: str) -> bool:
+    """Whether the test server at ``url`` has answered anything."""
+    try:
+        return bool(read_log(url).rows)
+    except ServerError:
+        return False
+
+
+TOKEN = {"choices": [{"index": 0, "text": " a", "finish_reason": None}]}
+LAST = {"choices": [{"index": 0, "text": " b", "finish_reason": "length"}]}
+USAGE = {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 7, "total_tokens": 10}}
+
+WAYS: list[tuple[list[Piece], str]] = [
+    (chunked(*sse(TOKEN, LAST, USAGE, "[DONE]")), ""),
+    (chunked(*sse(TOKEN, LAST, "[DONE]")), ""),  # no usage: the tokens are counted from the text
+    ([whole({"error": {"message": "no key"}}, "401 Unauthorized")],
+     "HTTP 401 Unauthorized (no key); set OPENAI_API_KEY, or give --header Authorization=..."),
+    ([whole({"error": {"message": "slow down"}}, "429 Too Many Requests", "Retry-After: 7")],
+     "HTTP 429 Too Many Requests (slow down); lower --request-rate or --max-concurrency (the server asks to come back"
+     " after 7 s)"),
+    ([whole({"error": {"message": "boom"}}, "500 Internal Server Error")],
+     "HTTP 500 Internal Server Error (boom); look into the server's log"),
+    ([*chunked(*sse(TOKEN), end=b""), Then.CLOSE], "stream cut in the middle; look into the server's log"),
+    (chunked(*sse(TOKEN, {"error": {"message": "out of memory"}}, "[DONE]")),
+     "error inside a 200 answer (out of memory); look into the server's log"),
+    ([*chunked(*sse(TOKEN), end=b""), Then.SILENCE],
+     "no complete answer within --request-timeout; look into the server's log, or raise --request-timeout"),
+    (chunked(*sse(TOKEN, '{"choices": [')),
+     """malformed answer (an event is no JSON: '{"choices": ['); check that --backend fits the server"""),
+]  # fmt: skip
+"""What a server answers, and what is said of it: a sentence for each way to fail."""
+
+
+class TestFailures:
+    def test_they_are_counted_and_named_and_in_no_average(self, folder: Path) -> None:
+        def answer(request: Received) -> list[Piece]:
+            if request.method == "GET":
+                return [whole({}, "404 Not Found")]
+            return WAYS[int(request.headers["x-request-id"].rpartition("-")[2]) % len(WAYS)][0]
+
+        count = 2 * len(WAYS)
+        words = ("--model", "m", "--dataset-name", "sonnet", "--num-prompts", str(count), "--max-concurrency", "6")
+        with in_thread(answer) as server:
+            assert main(bench(server.url, *words, "--request-timeout", "3", "--out", "run", "--fail-on", "never")) == 0
+        result = json.loads((folder / "run/result.json").read_text())
+        assert (result["completed"], result["failed"]) == (4, count - 4)
+        assert result["total_output_tokens"] == 2 * 7 + 2 * 1  # the estimate of " a b" is one token
+        assert result["simserve"]["tokens_counted_by"] == {"usage": 2, "estimate": 2}
+        said = {sentence for _, sentence in WAYS if sentence}
+        assert set(result["simserve"]["failures"]) == {f"2 of {count} requests: {sentence}" for sentence in said}
+        with (folder / "run/requests.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        good = [row for row in rows if row["status"] == "ok"]
+        assert [int(row["index"]) % len(WAYS) for row in good] == [0, 1, 0, 1]
+        for name in ("ttft", "e2el"):
+            assert result[f"mean_{name}_ms"] == pytest.approx(mean(float(row[f"{name}_ms"]) for row in good), abs=1e-3)
+        assert all(not row["e2el_ms"] and row["error"] for row in rows if row["status"] == "failed")
+
+    def test_a_server_that_goes_away_leaves_what_was_answered(
+        self, folder: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def answer(request: Received) -> list[Piece]:
+            if request.method == "GET":
+                return [whole({}, "404 Not Found")]
+            if sum(one.method == "POST" for one in server.received) > 5:
+                server.leave()
+                return [Then.RESET]
+            return list(WAYS[0][0])
+
+        words = ("--model", "m", "--dataset-name", "sonnet", "--num-prompts", "8", "--max-concurrency", "1")
+        with in_thread(answer) as server:
+            assert main(bench(server.url, *words, "--save-result", "--result-filename", "r.json")) == 0
+        result = json.loads((folder / "r.json").read_text())
+        assert (result["completed"], result["failed"]) == (5, 3)
+        assert "3 of 8 requests: connection refused; start the server" in capsys.readouterr().out

@@ -329,6 +329,7 @@ def test_a_window_that_is_none_is_refused(tmp_path: Path, capsys: pytest.Capture
         ([*SMALL, "--think-time", "5"], "--think-time is for users who wait for answers"),
         ([*SMALL, "--max-concurrency", "2", "--think-time", "x"], "the think time 'x' is not understood"),
         ([*SMALL, "--max-concurrency", "0"], "0 users send no requests"),
+        ([*SMALL, "--stagger", "5"], "--stagger spreads the first requests of users; say how many"),
         ([*SMALL, "--turns", "2"], "--turns is for --sessions"),
         ([*SMALL, "--sessions", "2"], "--num-prompts counts single requests; with --sessions give --turns"),
         ([*TARGET, "--synthetic", "--sessions", "2", "--turns", "x"], "--turns is 'x', which is not understood"),

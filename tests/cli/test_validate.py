@@ -72,6 +72,46 @@ def test_settings_of_the_run_are_taken_unless_told_otherwise(run: Path, capsys: 
     assert blocks("--own-blocks") > 10_000
 
 
+def test_a_run_that_was_repeated_is_compared_with_the_mean_of_its_rounds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The server was the simulation itself: one round with an empty prefix cache, two that find every prompt."""
+    table = tmp_path / "run.csv"
+    header = "input_len,output_len,max_concurrency,num_prompts,req_s,ttft_p50_ms\n"
+
+    def predicted(measured: str, *options: str) -> dict[str, float]:
+        table.write_text(header + measured)
+        assert main(["validate", "serving", str(table), *ARGUMENTS, "--json", *options]) == 0
+        return {one["metric"]: one["predicted"] for one in json.loads(capsys.readouterr().out)["figures"]}
+
+    once, thrice = predicted("2000,50,4,20,1,1"), predicted("2000,50,4,20,1,1", "--repeats", "3")
+    assert thrice["requests/s"] > 1.2 * once["requests/s"]
+    assert thrice["TTFT"] < 0.7 * once["TTFT"]
+
+    exact = f"2000,50,4,20,{thrice['requests/s']},{thrice['TTFT'] * 1e3}"
+    assert predicted(exact, "--repeats", "3", "--max-error", "0.001") == thrice
+
+
+def test_the_run_may_name_its_device_and_an_engine_of_which_the_user_says_another(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    meta = {
+        "model": MODEL,
+        "vllm_version": "0.19.0",
+        "async_scheduling": True,
+        "hardware": {"device_name": "NVIDIA L4"},
+    }
+    (run / "meta.json").write_text(json.dumps(meta))
+
+    def described(*options: str) -> tuple[str, str]:
+        assert main(["validate", "serving", str(run), "--json", *options]) == 0
+        answer = json.loads(capsys.readouterr().out)
+        return answer["hardware_profile"], answer["policy"]
+
+    assert described() == ("L4", "vllm-v1")
+    assert described("--policy", "vllm-v0", "--hardware", "A100") == ("A100-SXM4-80GB", "vllm-v0")
+
+
 def test_both_distributions_are_drawn(run: Path, tmp_path: Path) -> None:
     picture = tmp_path / "distributions.svg"
     assert main(["validate", "serving", str(run), *ARGUMENTS, "--plot", str(picture)]) == 0
@@ -83,6 +123,7 @@ def test_both_distributions_are_drawn(run: Path, tmp_path: Path) -> None:
     [
         (["validate", "serving", "nowhere", *ARGUMENTS], "nowhere does not exist"),
         (["validate", "serving", "{run}", "--hardware", "A100"], "which model?"),
+        (["validate", "serving", "{run}", *ARGUMENTS, "--repeats", "0"], "--repeats must be at least 1"),
         (["validate", "serving", "{run}", *ARGUMENTS, "--plot", "x.nonsense"], "cannot be drawn"),
     ],
 )

@@ -81,6 +81,32 @@ async def test_a_front_end_takes_its_time_before_the_engine_and_after() -> None:
     assert events[-1].time_s == timing.finish_s
 
 
+async def test_tokens_leave_the_live_engine_when_the_front_end_has_sent_them() -> None:
+    """A token takes 100 ms to be sent and a step far less, so answers end well after the engine's last step."""
+    async with running(1.0, front_end="0:0:100000") as engine:
+        begin_s, walls_s, times_s = time.monotonic(), [], []
+        async for event in engine.submit(request("a", 4)):
+            walls_s.append(time.monotonic() - begin_s)
+            times_s.append(event.time_s)
+            if event.finish_reason is None:
+                assert engine.status().completed_requests == 0
+        status = engine.status()
+    assert times_s == pytest.approx([times_s[0] + 0.1 * at for at in range(4)])
+    assert all(wall_s > 0.1 * at for at, wall_s in enumerate(walls_s, start=1))
+    assert (status.completed_requests, status.aborted_requests) == (1, 0)
+
+
+async def test_an_answer_given_up_on_its_way_out_is_aborted_and_not_completed() -> None:
+    async with running(1.0, front_end="0:0:300000") as engine:
+        stream = engine.submit(request("a", 1))
+        await asyncio.sleep(0.2)
+        assert (engine.status().running_requests, engine.status().completed_requests) == (0, 0)
+        await stream.aclose()
+        await asyncio.sleep(0.3)
+        status = engine.status()
+    assert (status.completed_requests, status.aborted_requests, status.kv_blocks_used) == (0, 1, 0)
+
+
 async def test_closing_a_stream_that_the_front_end_still_reads() -> None:
     async with running(1.0, front_end="10000:0:0") as engine:
         stream = engine.submit(request("a", 5000))

@@ -12,8 +12,8 @@ import pytest
 
 from server.fakes import NumberedWords, ScriptedEngine, WordTokenizer
 from simserve.server.embeddings import SimulatedEmbedder
-from simserve.server.routes import Service
 from simserve.server.run import listening
+from simserve.server.service import Service
 from simserve.server.simulated_plans import SimulatedPlanner
 
 MODEL = "test-model"

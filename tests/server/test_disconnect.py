@@ -12,8 +12,8 @@ import pytest
 from server.conftest import Client
 from server.fakes import ScriptedEngine
 from simserve.errors import ConfigError
-from simserve.server.routes import Service
 from simserve.server.run import listening, log_when_idle
+from simserve.server.service import Service
 
 
 async def until(condition: Any, within_s: float = 2.0) -> None:

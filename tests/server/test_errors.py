@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from typing import Any
 
@@ -204,3 +205,12 @@ async def test_too_big_a_body(client: Client) -> None:
     headers = {"Content-Type": "application/json"}
     error = await error_of(client.session.post(CHAT, data=huge, headers=headers), 413)
     assert "too large" in error["message"]
+
+
+async def test_what_is_not_http_gets_a_400_and_leaves_no_traceback(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    host, port = url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"\x16\x03\x01 hello\r\n\r\n")
+    assert (await reader.readline()).startswith(b"HTTP/1.0 400 ")
+    writer.close()
+    assert not caplog.records

@@ -13,8 +13,8 @@ import pytest
 from simserve.config import EngineOptions
 from simserve.hardware import load_hardware
 from simserve.models import load_model
-from simserve.server.routes import Service
 from simserve.server.run import listening
+from simserve.server.service import Service
 from simserve.server.simulated import simulated_service
 from simserve.workload import load_tokenizer
 

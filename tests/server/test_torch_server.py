@@ -17,8 +17,8 @@ pytest.importorskip("torch", reason="the real engine needs torch: pip install si
 
 from simserve.config import EngineOptions
 from simserve.models import load_model
-from simserve.server.routes import Service
 from simserve.server.run import listening
+from simserve.server.service import Service
 from simserve.server.torch_service import torch_service
 from simserve.workload import Tokenizer, load_tokenizer
 

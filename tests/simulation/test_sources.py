@@ -97,9 +97,18 @@ class TestClosedLoop:
         simulate(source, MODEL, HARDWARE, EngineOptions(), lambda *report: reports.append(report))
         assert reports[-1][:2] == (30, 30)
 
+    def test_users_come_one_by_one_over_the_stagger(self) -> None:
+        workload = Workload("any", np.zeros(8), np.full(8, 10), np.full(8, 5))
+        records = run(ClosedLoop(workload, 4, think_s=1000.0, stagger_s=100.0))
+        assert records.arrival_s.tolist()[:4] == [0.0, 25.0, 50.0, 75.0]
+
     def test_no_users_are_refused(self) -> None:
         with pytest.raises(WorkloadError, match="0 users send no requests"):
             ClosedLoop(requests(3), 0)
+
+    def test_a_stagger_before_the_start_is_refused(self) -> None:
+        with pytest.raises(WorkloadError, match="users cannot come over -1 seconds"):
+            ClosedLoop(requests(3), 1, stagger_s=-1.0)
 
 
 class TestConversations:

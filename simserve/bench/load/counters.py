@@ -24,7 +24,11 @@ LEAST_S = 1e-4
 
 @dataclass(frozen=True)
 class Progress:
-    """Where all processes together are. Latencies are of finished requests: first bytes, and mean gap of reads."""
+    """Where all processes together are. ``ttft`` and ``itl`` are histograms: of first events, and of each finished
+    answer's mean gap between reads.
+
+    ``is_stopping`` once Ctrl-C was pressed: nothing more is sent, and answers under way are waited for.
+    """
 
     sent: int
     in_flight: int
@@ -34,8 +38,9 @@ class Progress:
     lag_s: float
     loop_lag_s: float
     cpu_s: float
-    first_byte: npt.NDArray[np.float64]
-    gap: npt.NDArray[np.float64]
+    ttft: npt.NDArray[np.float64]
+    itl: npt.NDArray[np.float64]
+    is_stopping: bool = False
 
 
 class Counters:
@@ -55,9 +60,9 @@ class Counters:
         """New counters, all zero."""
         return cls(processes, context.RawArray("d", processes * cls.width()))
 
-    def write(self, row: int, values: Sequence[float], first_byte: Sequence[int], gap: Sequence[int]) -> None:
+    def write(self, row: int, values: Sequence[float], ttft: Sequence[int], itl: Sequence[int]) -> None:
         """Replace the numbers of process ``row``; ``values`` are in the order of :data:`FIELDS`."""
-        self._rows[row] = [*values, *first_byte, *gap]
+        self._rows[row] = [*values, *ttft, *itl]
 
     def read(self) -> Progress:
         """All processes together: sums, and of the lags the worst."""
@@ -74,8 +79,8 @@ class Counters:
             lag_s=float(worst[FIELDS.index("lag_s")]),
             loop_lag_s=float(worst[FIELDS.index("loop_lag_s")]),
             cpu_s=float(named["cpu_s"]),
-            first_byte=total[first : first + BINS],
-            gap=total[first + BINS :],
+            ttft=total[first : first + BINS],
+            itl=total[first + BINS :],
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -66,8 +67,8 @@ class Driver:
         self.sent = self.done = self.failed = self.stale = 0
         self._done_events = 0
         self.worst_lag_s = 0.0
-        self.first_byte = [0] * BINS
-        self.gap = [0] * BINS
+        self.ttft = [0] * BINS
+        self.itl = [0] * BINS
 
     async def run(self, start_s: float) -> None:
         """Send everything, the first not before ``start_s``, and wait for all answers."""
@@ -239,23 +240,23 @@ class Driver:
                 exchange.sent_s = exchange.end_s = perf_counter()
                 self._finish(exchange)
 
-    def count_first_bytes(self) -> None:
-        """Count what has begun to arrive since the last time, for who looks on; to be called now and then."""
+    def count_begun(self) -> None:
+        """Count the answers that have begun since the last time, for who looks on; to be called now and then."""
         for exchange in self._under_way:
-            if exchange.times_s and exchange not in self._begun:
+            if exchange.begun_s and exchange not in self._begun:
                 self._begun.add(exchange)
-                self.first_byte[bin_of(exchange.times_s[0] - exchange.sent_s)] += 1
+                self.ttft[bin_of(exchange.begun_s - exchange.sent_s)] += 1
 
     def _count(self, exchange: Exchange) -> None:
-        times_s = exchange.times_s
         begun = exchange in self._begun
         self._begun.discard(exchange)
-        if exchange.trouble or not times_s:
+        if exchange.trouble or not exchange.begun_s:
             return
         if not begun:
-            self.first_byte[bin_of(times_s[0] - exchange.sent_s)] += 1
-        if len(times_s) > 1:
-            self.gap[bin_of((times_s[-1] - times_s[0]) / (len(times_s) - 1))] += 1
+            self.ttft[bin_of(exchange.begun_s - exchange.sent_s)] += 1
+        gaps = len(exchange.times_s) - 1 - bisect_left(exchange.times_s, exchange.begun_s)
+        if gaps:
+            self.itl[bin_of((exchange.times_s[-1] - exchange.begun_s) / gaps)] += 1
 
     def _check_over(self) -> None:
         if self._next is None and not self._under_way and not self._finished and not self._over.done():

@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
@@ -140,7 +140,7 @@ def _watch(
             heard = presses.count
             for pipe in missing:
                 pipe.send(("stop",) if heard == 1 else ("abort",))
-        on_progress(counters.read(), perf_counter() - start_s)
+        on_progress(replace(counters.read(), is_stopping=presses.count > 0), perf_counter() - start_s)
     return reports
 
 

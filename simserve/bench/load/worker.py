@@ -104,7 +104,7 @@ async def _work(job: Job, row: int, counters: Counters, pipe: Pipe) -> Report:
 
             def beat() -> None:
                 driver.check_timeouts()
-                driver.count_first_bytes()
+                driver.count_begun()
                 _show(counters, row, driver, health)
 
             with no_garbage_collection():
@@ -202,7 +202,7 @@ def _show(counters: Counters, row: int, driver: Driver, health: Health) -> None:
         driver.sent, driver.in_flight, driver.done, driver.failed, driver.events, driver.worst_lag_s, lag_s,
         process_time(),
     )  # fmt: skip
-    counters.write(row, values, driver.first_byte, driver.gap)
+    counters.write(row, values, driver.ttft, driver.itl)
 
 
 def allow_many_connections() -> None:

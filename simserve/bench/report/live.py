@@ -1,6 +1,6 @@
 """What is shown while a run is on: a panel on a terminal, else a plain line now and then.
 
-All of it comes from counters; nothing is parsed for it. First bytes stand in for first tokens.
+All of it comes from counters; nothing is parsed for it. First events stand in for first tokens, reads for others.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ LINE_EVERY_S = 10.0
 WINDOW_S = 5.0
 SPARKS = "▁▂▃▄▅▆▇█"
 HISTORY = 40
+STOPPING = "Ctrl-C: nothing more is sent, answers are waited for; once more does not wait"
 GREEN_LAG_S, AMBER_LAG_S = 0.005, 0.025
 
 
@@ -48,16 +49,20 @@ def live(stream: TextIO, total: int | None, target: str, *, is_off: bool = False
 def progress_lines(stream: TextIO, total: int | None, clock: Callable[[], float] = time.monotonic) -> OnProgress:
     """Write a line to ``stream`` every ten seconds by ``clock``."""
     next_s = clock() + LINE_EVERY_S
+    was_stopping = False
 
     def on_progress(progress: Progress, elapsed_s: float) -> None:
-        nonlocal next_s
+        nonlocal next_s, was_stopping
+        if progress.is_stopping and not was_stopping:
+            was_stopping = True
+            print(f"{STOPPING}; {progress.in_flight:,} under way", file=stream, flush=True)
         if clock() >= next_s:
             next_s = clock() + LINE_EVERY_S
             of = "" if total is None else f" of {total:,}"
             failed = f", {progress.failed:,} failed" if progress.failed else ""
             print(
                 f"{elapsed_s:,.0f} s: {progress.done:,}{of} requests done{failed}, {progress.in_flight:,} under way,"
-                f" first byte p50 {_ms(quantile(progress.first_byte, 0.5))}",
+                f" TTFT p50 {_ms(quantile(progress.ttft, 0.5))}",
                 file=stream,
                 flush=True,
             )
@@ -90,15 +95,13 @@ class Meter:
                 f" {progress.failed:,} failed",
             ),
             ("rate", f"{requests:,.1f} requests/s, {tokens:,.0f} chunks/s  {sparkline(list(self._history))}"),
-            (
-                "first byte",
-                f"p50 {_ms(quantile(progress.first_byte, 0.5))}, p99 {_ms(quantile(progress.first_byte, 0.99))};"
-                f" gap p50 {_ms(quantile(progress.gap, 0.5))}",
-            ),
+            ("TTFT", f"p50 {_ms(quantile(progress.ttft, 0.5))}, p99 {_ms(quantile(progress.ttft, 0.99))}"),
+            ("ITL", f"p50 {_ms(quantile(progress.itl, 0.5))}, p99 {_ms(quantile(progress.itl, 0.99))}"),
         ):
             grid.add_row(Text(label, style="dim"), Text(text))
         grid.add_row(Text("client", style="dim"), Text(self._client(progress, cpu), style=_colour(progress)))
-        return Panel(grid, title=self._target, title_align="left")
+        subtitle = STOPPING if progress.is_stopping else None
+        return Panel(grid, title=self._target, title_align="left", subtitle=subtitle, subtitle_align="left")
 
     def _rates(self, progress: Progress, elapsed_s: float) -> tuple[float, float, float]:
         """Requests, chunks and CPU seconds per second over the last few."""

@@ -14,10 +14,9 @@ from simserve.bench.load.run import LoadResult, OnProgress, run_jobs
 from simserve.bench.load.schedule import Shape
 from simserve.bench.options import BenchOptions, Questions, Target
 from simserve.bench.plan import Plan, make_jobs, make_plan
+from simserve.bench.self_test.log import ServerLog, read_log
 from simserve.bench.self_test.server import MODEL, Timing, serve_fixed_timing
 from simserve.bench.tokens import TokenizerOptions
-from simserve.bench.wire.address import parse_address
-from simserve.bench.wire.ask import ask
 from simserve.errors import ServerError
 
 SECONDS = 5.0
@@ -32,9 +31,10 @@ START_S = 30.0
 class SelfTest:
     """What this client measured too much, in seconds, over ``requests`` answers of ``timing``.
 
-    ``rate`` is the part of the ideal throughput (or of the offered rate) that was reached, ``cpu_s_per_token`` the
-    client's. ``server_first_s`` and ``server_mean_s`` are by how much the test server itself was late, which is in the
-    errors too: with all first tokens, and all tokens.
+    The truth is the server's own log: from a request's arrival there to the sending of a token. ``stamp_*`` is from
+    that sending to the client's stamp. ``rate`` is the part of the ideal throughput (or of the offered rate) that was
+    reached, ``cpu_s_per_token`` the client's. ``server_first_s`` and ``server_mean_s`` are by how much the test server
+    was late for ``timing``, with first tokens and with all; that is in no error here.
     """
 
     requests: int
@@ -44,6 +44,8 @@ class SelfTest:
     itl_mean_s: float
     itl_p99_s: float
     e2el_mean_s: float
+    stamp_mean_s: float
+    stamp_p99_s: float
     lag_p99_s: float
     rate: float
     cpu_s_per_token: float
@@ -76,8 +78,7 @@ def measure_own_error(
     with fixed_timing_server(timing) as url:
         plan = _plan(url, shape, processes, count, rate)
         load = run_jobs(make_jobs(plan), on_progress)
-        lateness = ask(parse_address(url), "/lateness").json
-    return _compare(plan, load, timing, lateness)
+        return _compare(plan, load, timing, read_log(url))
 
 
 @contextmanager
@@ -122,29 +123,37 @@ def _plan(url: str, shape: Shape, processes: int, count: int, rate: float) -> Pl
     )
 
 
-def _compare(plan: Plan, load: LoadResult, timing: Timing, lateness: dict[str, float]) -> SelfTest:
+def _compare(plan: Plan, load: LoadResult, timing: Timing, log: ServerLog) -> SelfTest:
     ok = [one for one in load.outcomes if one.ok]
     if len(ok) < len(load.outcomes):
         failed = next(one for one in load.outcomes if not one.ok)
         raise ServerError(f"the self-test itself failed ({failed.failure}); this machine cannot carry that load")
-    ttft = np.array([one.ttft_s for one in ok])
-    e2el = np.array([one.e2el_s for one in ok])
-    itl = np.concatenate([np.diff(np.asarray(one.token_times_s)) for one in ok])
+    seen = [np.asarray(one.token_times_s) for one in ok]
+    sent = [log.rows[one.request_id] for one in ok]
+    # Both in one order, request by request: what the client has too much, and by how much each stamp came later.
+    ttft = np.array([one.ttft_s - (row[1] - row[0]) for one, row in zip(ok, sent, strict=True)])
+    e2el = np.array([one.e2el_s - (row[-1] - row[0]) for one, row in zip(ok, sent, strict=True)])
+    stamps = [times - row[1:] for times, row in zip(seen, sent, strict=True)]
+    itl = np.concatenate([np.diff(stamp) for stamp in stamps])
+    stamp = np.concatenate(stamps)
+    lateness = log.lateness_s(timing)
     lag = np.array([one.sent_s - one.ready_s for one in ok])
     tokens = len(ok) * timing.tokens
     return SelfTest(
         requests=len(ok),
         timing=timing,
-        ttft_mean_s=float(ttft.mean()) - timing.ttft_s,
-        ttft_p99_s=float(np.percentile(ttft, 99)) - timing.ttft_s,
-        itl_mean_s=float(itl.mean()) - timing.itl_s,
-        itl_p99_s=float(np.percentile(itl, 99)) - timing.itl_s,
-        e2el_mean_s=float(e2el.mean()) - timing.e2el_s,
+        ttft_mean_s=float(ttft.mean()),
+        ttft_p99_s=float(np.percentile(ttft, 99)),
+        itl_mean_s=float(itl.mean()),
+        itl_p99_s=float(np.percentile(itl, 99)),
+        e2el_mean_s=float(e2el.mean()),
+        stamp_mean_s=float(stamp.mean()),
+        stamp_p99_s=float(np.percentile(stamp, 99)),
         lag_p99_s=float(np.percentile(lag, 99)),
         rate=_rate(plan, load, timing),
         cpu_s_per_token=sum(one.cpu_s for one in load.health) / tokens,
-        server_first_s=lateness["first_mean_ms"] / 1e3,
-        server_mean_s=lateness["mean_ms"] / 1e3,
+        server_first_s=float(lateness[:, 0].mean()),
+        server_mean_s=float(lateness.mean()),
     )
 
 

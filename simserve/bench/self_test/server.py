@@ -1,21 +1,22 @@
 """A server of fixed timing: the first token so long after the request arrived, the others at even distances.
 
-It speaks OpenAI's two completion endpoints, streamed, and counts by how much it was itself late, so that a client's
-error can be told from the server's. One alarm serves all streams; chunks are made beforehand.
+It speaks OpenAI's two completion endpoints, streamed, and logs when each request arrived and each token left, so that a
+client's error can be told from the server's. One alarm serves all streams; chunks are made beforehand.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from array import array
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import count
 from time import perf_counter, process_time
 from typing import TYPE_CHECKING, cast
 
-import numpy as np
 import orjson
 
 from simserve.bench.load.worker import allow_many_connections, loop_factory
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection as Pipe
 
 BACKLOG = 4096
+READ_AT_ONCE = 16
 MODEL = "fixed-timing"
+LOG_PATH = "/log"
+REQUEST_ID = b"x-request-id:"
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
@@ -43,46 +47,37 @@ class Timing:
         return self.ttft_s + (self.tokens - 1) * self.itl_s
 
 
-@dataclass
-class Lateness:
-    """By how much tokens left late: the first ones of answers, and all."""
-
-    first_s: list[float] = field(default_factory=list)
-    all_s: list[float] = field(default_factory=list)
-
-    def as_object(self) -> dict[str, float]:
-        """Milliseconds, ready for JSON; ``cpu_s`` is what the server has used so far."""
-        return {
-            "first_mean_ms": _milliseconds(self.first_s, np.mean),
-            "first_p99_ms": _milliseconds(self.first_s, lambda values: np.percentile(values, 99)),
-            "mean_ms": _milliseconds(self.all_s, np.mean),
-            "p99_ms": _milliseconds(self.all_s, lambda values: np.percentile(values, 99)),
-            "tokens": len(self.all_s),
-            "cpu_s": process_time(),
-        }
-
-
-def _milliseconds(values_s: list[float], statistic: Callable[[list[float]], np.floating]) -> float:
-    return float(statistic(values_s)) * 1e3 if values_s else 0.0
-
-
 class Metronome:
     """Lets every stream have its next chunk when it is due."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, timing: Timing) -> None:
         self.timing = timing
-        self.lateness = Lateness()
+        self.answered: list[_Stream] = []
         self.frames = {is_chat: frames(timing.tokens, is_chat=is_chat) for is_chat in (False, True)}
         self._due: list[tuple[float, int, _Stream]] = []
         self._order = count()
+        self.unnamed = count()
+        self._loop = loop
+        self._unread: deque[tuple[float, FixedTimingProtocol]] = deque()
         self._alarm = Alarm(loop, self._tick)
         self._set_s = float("inf")
 
-    def start(self, stream: _Stream, arrived_s: float) -> None:
-        """Begin an answer to a request that arrived at ``arrived_s``."""
-        self._push(arrived_s + self.timing.ttft_s, stream)
+    def arrived(self, arrived_s: float, connection: FixedTimingProtocol) -> None:
+        """Bytes have come on ``connection``. They are read a little later: stamps of others go first."""
+        if not self._unread:
+            self._loop.call_soon(self._read)
+        self._unread.append((arrived_s, connection))
 
-    def _push(self, due_s: float, stream: _Stream) -> None:
+    def _read(self) -> None:
+        for _ in range(min(len(self._unread), READ_AT_ONCE)):
+            arrived_s, connection = self._unread.popleft()
+            connection.read(arrived_s)
+        if self._unread:
+            self._loop.call_soon(self._read)
+
+    def start(self, stream: _Stream) -> None:
+        """Begin an answer."""
+        due_s = stream.arrived_s + self.timing.ttft_s
         heappush(self._due, (due_s, next(self._order), stream))
         if due_s < self._set_s:
             self._set_s = due_s
@@ -94,15 +89,18 @@ class Metronome:
         due = self._due
         while due and due[0][0] <= now:
             due_s, _, stream = heappop(due)
-            late_s = perf_counter() - due_s
-            self.lateness.all_s.append(late_s)
-            if stream.sent == 0:
-                self.lateness.first_s.append(late_s)
             if stream.write_token():
                 heappush(due, (due_s + self.timing.itl_s, next(self._order), stream))
+            else:
+                self.answered.append(stream)
         if due:
             self._set_s = due[0][0]
             self._alarm.set(self._set_s)
+
+    def log(self) -> dict[str, object]:
+        """For each answer that is complete its request's arrival and its tokens' sending; and the CPU used so far."""
+        answers = {stream.request_id: [stream.arrived_s, *stream.sent_s] for stream in self.answered}
+        return {"answers": answers, "cpu_s": process_time()}
 
     def close(self) -> None:
         """Ring no more."""
@@ -110,20 +108,23 @@ class Metronome:
 
 
 class _Stream:
-    """One answer under way."""
+    """One answer under way: when its request arrived, and when its tokens left."""
 
-    __slots__ = ("_frames", "_write", "sent")
+    __slots__ = ("_frames", "_write", "arrived_s", "request_id", "sent_s")
 
-    def __init__(self, write: Callable[[bytes], None], frames: list[bytes]) -> None:
+    def __init__(self, request_id: str, arrived_s: float, write: Callable[[bytes], None], frames: list[bytes]) -> None:
+        self.request_id = request_id
+        self.arrived_s = arrived_s
+        self.sent_s = array("d")
         self._write = write
         self._frames = frames
-        self.sent = 0
 
     def write_token(self) -> bool:
         """Send the next chunk; whether another is to come."""
-        self._write(self._frames[self.sent])
-        self.sent += 1
-        return self.sent < len(self._frames)
+        frame = self._frames[len(self.sent_s)]
+        self.sent_s.append(perf_counter())
+        self._write(frame)
+        return len(self.sent_s) < len(self._frames)
 
 
 def frames(tokens: int, *, is_chat: bool) -> list[bytes]:
@@ -166,34 +167,36 @@ class FixedTimingProtocol(asyncio.Protocol):
         self._transport = None
 
     def data_received(self, data: bytes) -> None:
-        arrived_s = perf_counter()
+        self._metronome.arrived(perf_counter(), self)
         self._buffer += data
+
+    def read(self, arrived_s: float) -> None:
+        """Begin to answer every request that is all here, the last part of it since ``arrived_s``."""
         while (request := self._next_request()) is not None:
             self._answer(request, arrived_s)
 
     def _next_request(self) -> bytes | None:
-        """Method and path of the next whole request; None if it is not all here."""
+        """The head of the next whole request; None if it is not all here."""
         head_end = self._buffer.find(b"\r\n\r\n")
         if head_end < 0:
             return None
-        head = self._buffer[:head_end].lower()
-        place = head.find(b"content-length:")
-        length = int(head[place + 15 :].split(b"\r\n", 1)[0]) if place >= 0 else 0
-        end = head_end + 4 + length
+        head = self._buffer[:head_end]
+        end = head_end + 4 + int(_header(head, b"content-length:") or 0)
         if len(self._buffer) < end:
             return None
-        line = self._buffer.split(b"\r\n", 1)[0]
         self._buffer = self._buffer[end:]
-        return line
+        return head
 
-    def _answer(self, line: bytes, arrived_s: float) -> None:
+    def _answer(self, head: bytes, arrived_s: float) -> None:
+        line = head.split(b"\r\n", 1)[0]
         if line.startswith(b"POST") and b"completions" in line:
-            stream = _Stream(self._write, self._metronome.frames[b"/chat/" in line])
-            self._metronome.start(stream, arrived_s)
+            id_ = _header(head, REQUEST_ID).decode("latin-1") or f"unnamed-{next(self._metronome.unnamed)}"
+            stream = _Stream(id_, arrived_s, self._write, self._metronome.frames[b"/chat/" in line])
+            self._metronome.start(stream)
         elif b"/v1/models" in line:
             self._write(_json({"object": "list", "data": [{"id": MODEL, "object": "model", "root": MODEL}]}))
-        elif b"/lateness" in line:
-            self._write(_json(self._metronome.lateness.as_object()))
+        elif LOG_PATH.encode() in line:
+            self._write(_json(self._metronome.log()))
         elif b"/health" in line:
             self._write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
         else:
@@ -213,7 +216,13 @@ class FixedTimingProtocol(asyncio.Protocol):
             self._transport.write(data[sent:])
 
 
-def _json(body: Mapping[str, object]) -> bytes:
+def _header(head: bytes, name: bytes) -> bytes:
+    """The value of the header whose ``name`` (in lower case, with its colon) this is; empty if it is not there."""
+    place = head.lower().find(b"\r\n" + name)
+    return head[place + 2 + len(name) :].split(b"\r\n", 1)[0].strip() if place >= 0 else b""
+
+
+def _json(body: dict[str, object]) -> bytes:
     content = orjson.dumps(body)
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(content)
     return head + content

@@ -94,7 +94,10 @@ class Connection(asyncio.Protocol):
             return
         exchange.times_s.append(now)
         exchange.reads.append(data)
-        self.events += data.count(b"data:")
+        if events := data.count(b"data:"):
+            self.events += events
+            if not exchange.begun_s:
+                exchange.begun_s = now
         state = self._state
         if state == CHUNKED:
             self._scan(data)

@@ -17,10 +17,14 @@ class Exchange:
     """One request while it is under way. Times are ``perf_counter`` seconds.
 
     ``due_s`` is when the load's shape wanted it sent, ``ready_s`` when the concurrency limit let it go as well,
-    ``sent_s`` the instant before its bytes were handed to the kernel. ``times_s[i]`` is when ``reads[i]`` arrived.
+    ``sent_s`` the instant before its bytes were handed to the kernel. ``times_s[i]`` is when ``reads[i]`` arrived,
+    ``begun_s`` when the first of them came that has an event in it (0 if none has): what the display takes for TTFT.
     """
 
-    __slots__ = ("detail", "due_s", "end_s", "index", "reads", "ready_s", "request_id", "sent_s", "times_s", "trouble")
+    __slots__ = (
+        "begun_s", "detail", "due_s", "end_s", "index", "reads", "ready_s", "request_id", "sent_s", "times_s",
+        "trouble",
+    )  # fmt: skip
 
     def __init__(self, index: int, request_id: str, due_s: float, ready_s: float) -> None:
         self.index = index
@@ -29,6 +33,7 @@ class Exchange:
         self.ready_s = ready_s
         self.sent_s = float("nan")
         self.end_s = float("nan")
+        self.begun_s = 0.0
         self.times_s: list[float] = []
         self.reads: list[bytes] = []
         self.trouble: Trouble = ""

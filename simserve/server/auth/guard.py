@@ -9,7 +9,7 @@ from aiohttp import web
 
 from simserve.server.auth.caller import Caller
 from simserve.server.auth.keyring import KeyRing
-from simserve.server.auth.permissions import permission_for
+from simserve.server.auth.permissions import is_from_here_alone, permission_for
 from simserve.server.auth.tokens import TokenError
 from simserve.server.errors import ApiError, Handler, Middleware
 from simserve.server.settings import AuthSection
@@ -75,7 +75,7 @@ def _with_keys(ring: KeyRing, open_paths: frozenset[str]) -> Middleware:
 
 @web.middleware
 async def _admin_from_here_alone(request: web.Request, handler: Handler) -> web.StreamResponse:
-    if matched_path(request).startswith("/admin/") and not _is_this_machine(request.remote or ""):
+    if is_from_here_alone(matched_path(request)) and not _is_this_machine(request.remote or ""):
         raise ApiError(
             f"{request.path} answers to this machine alone while the server asks for no keys; give it one.",
             status=403,

@@ -12,11 +12,24 @@ BY_PATH: Mapping[str, Permission] = {
     "/v1/embeddings": "embeddings",
     "/v1/models": "models",
     "/status": "models",
+    "/dashboard": "models",
+    "/clock": "models",
+    "/is_sleeping": "models",
+    "/trace": "admin",
+    "/sleep": "admin",
+    "/wake_up": "admin",
+    "/reset_prefix_cache": "admin",
+    "/clock/pause": "admin",
+    "/clock/start": "admin",
+    "/clock/speed": "admin",
     "/v1/load_lora_adapter": "admin",
     "/v1/unload_lora_adapter": "admin",
     "/admin": "admin",
 }
 """A path and all below it."""
+
+FROM_HERE = ("/admin", "/sleep", "/wake_up", "/reset_prefix_cache", "/clock/pause", "/clock/start", "/clock/speed")
+"""What changes the server, and all below it: for clients on this machine alone while no keys are asked for."""
 
 LIMITED: frozenset[Permission] = frozenset(("chat", "completions", "embeddings"))
 """Permissions for what costs: requests that need them count against a key's limits."""
@@ -24,5 +37,14 @@ LIMITED: frozenset[Permission] = frozenset(("chat", "completions", "embeddings")
 
 def permission_for(path: str) -> Permission:
     """What a key needs for ``path``: what nobody has listed is for administrators."""
-    listed = [known for known in BY_PATH if path == known or path.startswith(f"{known}/")]
+    listed = [known for known in BY_PATH if _is_below(path, known)]
     return BY_PATH[max(listed, key=len)] if listed else "admin"
+
+
+def is_from_here_alone(path: str) -> bool:
+    """Whether ``path`` answers to this machine alone while no keys are asked for."""
+    return any(_is_below(path, known) for known in FROM_HERE)
+
+
+def _is_below(path: str, known: str) -> bool:
+    return path == known or path.startswith(f"{known}/")

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from simserve.server.errors import ApiError, Handler
 
-ALWAYS = ("/health", "/metrics", "/status")
+ALWAYS = ("/health", "/ping", "/metrics", "/status")
 """What is answered to the last, so that others can see that this server ends."""
 
 
@@ -22,7 +22,7 @@ class Drain:
         self.inside = 0
         """Requests that are being served."""
         self.doors: list[Callable[[], Awaitable[None]]] = []
-        """What closes the listening sockets; each is called once."""
+        """What closes the listening sockets, and streams that end with them; each is called once."""
         self._empty = asyncio.Event()
         self._empty.set()
 

@@ -53,7 +53,7 @@ class Adapter:
         """The model as this adapter changes it."""
         salted = service.over(_SaltedEngine(service.engine, self.name))
         planner, embedder = salted.planner.renamed(self.name), salted.embedder.renamed(self.name)
-        return Service(salted.engine, planner, embedder, [self.name], self.path)
+        return replace(salted, planner=planner, embedder=embedder, model_names=[self.name], model_root=self.path)
 
 
 class Adapters:

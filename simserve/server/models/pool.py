@@ -8,6 +8,7 @@ longest is drained: who asks for it from then on waits until it has been unloade
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -26,7 +27,8 @@ from simserve.server.models.slot import Entering, Slot
 from simserve.server.responses import model_card
 from simserve.server.service import Service
 from simserve.server.status import status_body, total
-from simserve.server.unsupported import SIMULATED
+from simserve.server.telemetry import Telemetry
+from simserve.server.unsupported import SIMULATED, refuse_unsupported
 
 log = logging.getLogger("simserve.server")
 
@@ -86,9 +88,10 @@ class ModelPool:
     async def start(self) -> None:
         """Load what is there from the start; no simulated time passes for it."""
         for slot in self._preload:
-            slot.service = await slot.model.load()
+            service = await slot.model.load()
             slot.has_place = True
-            await slot.service.engine.start()
+            await service.engine.start()
+            slot.hold(service)
             self._begin_to_idle(slot)
 
     async def stop(self) -> None:
@@ -108,8 +111,7 @@ class ModelPool:
         cannot do (400); no name means the default one."""
         name = fields.get("model")
         slot, _ = self._slot(name if isinstance(name, str) else self.default)
-        speaker = slot.service.planner if slot.service else slot.model
-        speaker.refuse(fields)
+        refuse_unsupported(fields, slot.service.planner.unsupported if slot.service else slot.model.unsupported)
 
     @asynccontextmanager
     async def use(self, name: str | None) -> AsyncIterator[Service]:
@@ -149,6 +151,23 @@ class ModelPool:
         if slot.service and not slot.draining:
             await self._drain(slot)
 
+    @property
+    def telemetry(self) -> list[Telemetry]:
+        """What is known of the work of each engine in memory."""
+        return [slot.telemetry for slot in self.slots if slot.telemetry]
+
+    def in_memory(self, name: str | None) -> Telemetry:
+        """The model of that name, or the default one, to be looked at: it is neither loaded for it nor kept.
+
+        Raises :class:`ApiError`: 404 if there is no such model, 409 if it is not in memory.
+        """
+        slot, _ = self._slot(self.default if name is None else name)
+        if slot.telemetry is None or slot.draining:
+            raise ApiError(
+                f"The model `{slot.model.name}` is not in memory; ask it something first.", status=409, param="model"
+            )
+        return slot.telemetry
+
     async def load_adapter(self, request: LoadAdapter) -> Adapter:
         if request.lora_name in self._by_name:
             raise ApiError(
@@ -167,7 +186,7 @@ class ModelPool:
 
     def status(self) -> EngineStatus:
         """All loaded engines together; memory is counted in blocks of one byte."""
-        return total([slot.service.engine.status() for slot in self.slots if slot.service])
+        return total([telemetry.engine.status() for telemetry in self.telemetry])
 
     def _slot(self, name: str) -> tuple[Slot, Adapter | None]:
         adapter = self.adapters.get(name)
@@ -267,7 +286,7 @@ class ModelPool:
             service = await slot.model.load()
             await asyncio.sleep(ready_s - loop.time())
             await service.engine.start()
-            slot.service = service
+            slot.hold(service)
             log.info("Loaded %s", name)
         except SimServeError as error:
             log.error("%s cannot be loaded: %s", name, error)
@@ -300,9 +319,10 @@ class ModelPool:
         slot.draining = True
         try:
             await self._changed.until(lambda: slot.pins == 0)
-            service, slot.service = slot.service, None
+            service = slot.let_go()
             if service:
                 await service.engine.stop()
+                gc.unfreeze()  # it may have been there when the server began to listen, and is garbage now
             slot.has_place = False
             log.info("Unloaded %s", slot.model.name)
         finally:

@@ -10,17 +10,20 @@ from typing import Any
 from simserve.engines.base import Engine, GenerationRequest, TokenEvent
 from simserve.server.models.loadable import Loadable
 from simserve.server.service import Service
+from simserve.server.telemetry import Telemetry
 
 
 @dataclass(eq=False)
 class Slot:
     """One available model and what has become of it; ``pins`` are requests that use it or wait for its load.
 
-    ``waiting`` wait until they may pin it, ``entering`` have a place in its engine's queue and are not there yet.
+    ``telemetry`` is of the engine in memory: it begins and ends with it. ``waiting`` wait until they may pin it,
+    ``entering`` have a place in its engine's queue and are not there yet.
     """
 
     model: Loadable
     service: Service | None = None
+    telemetry: Telemetry | None = None
     loading: asyncio.Task[None] | None = None
     has_place: bool = False
     draining: bool = False
@@ -29,6 +32,17 @@ class Slot:
     entering: int = 0
     used_s: float = 0.0
     unloading: asyncio.TimerHandle | None = None
+
+    def hold(self, service: Service) -> None:
+        """The model is in memory: ``service``, whose work is counted from now on."""
+        self.telemetry = Telemetry(service.engine, service.model)
+        service.answered = self.telemetry.answered
+        self.service = service
+
+    def let_go(self) -> Service | None:
+        """The model is not in memory any more; returns what was."""
+        service, self.service, self.telemetry = self.service, None, None
+        return service
 
     @property
     def max_model_len(self) -> int:

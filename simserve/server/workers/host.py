@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -10,11 +11,15 @@ from typing import Any
 from simserve.server.errors import as_api_error
 from simserve.server.failures import Failures
 from simserve.server.limits import Rates
+from simserve.server.metrics import HttpCounts
 from simserve.server.models import LoadAdapter, ModelPool
 from simserve.server.service import Service
 from simserve.server.settings import FailuresSection
 from simserve.server.workers.channel import Channel, Message
 from simserve.server.workers.codec import caller_from, error_body, request_from
+
+HTTP_COUNTS_S = 1.0
+"""How long workers may take to say what they have counted."""
 
 
 class Host:
@@ -27,6 +32,7 @@ class Host:
         self._failures = failures
         self._sessions: set[Session] = set()
         self._joined = 0
+        self._http_of_the_gone = HttpCounts()
         self.changed = asyncio.Condition()
         self.calls: Mapping[str, Callable[..., Awaitable[Any]]] = {
             "cards": models.cards,
@@ -66,9 +72,19 @@ class Host:
     async def left(self, session: Session, *, was_ready: bool) -> None:
         """A worker is gone."""
         self._sessions.discard(session)
+        session.http.generating = 0
+        self._http_of_the_gone.include(session.http)
         async with self.changed:
             self.ready -= was_ready
             self.changed.notify_all()
+
+    async def http_counts(self) -> HttpCounts:
+        """What all workers have counted, those that are gone included."""
+        await asyncio.gather(*(session.count_http() for session in self._sessions))
+        total = HttpCounts()
+        for counts in (self._http_of_the_gone, *(session.http for session in self._sessions)):
+            total.include(counts)
+        return total
 
     def _adapters(self) -> Message:
         return {"op": "adapters", "names": [adapter.name for adapter in self.models.adapters.all()]}
@@ -105,6 +121,16 @@ class Session:
         self._services: dict[int, Service] = {}
         self._streams: dict[int, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self.http = HttpCounts()
+        """What the worker had counted when it was asked last."""
+        self._asked_for_http: deque[asyncio.Future[None]] = deque()
+
+    async def count_http(self) -> None:
+        """Ask the worker what it has counted; one that does not answer soon stays at what it has said before."""
+        told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._asked_for_http.append(told)
+        self.channel.send({"op": "count_http"})
+        await asyncio.wait((told,), timeout=HTTP_COUNTS_S)
 
     def _on_message(self, message: Message) -> None:
         match message["op"]:
@@ -119,6 +145,12 @@ class Session:
                 self._uses[message["id"]] = (self._spawn(self._use(message, released)), released)
             case "release":
                 self._release(message["id"])
+            case "answered":
+                service = self._services.get(message["use"])
+                if service is not None:
+                    service.answered(message["choices"], message["longest"])
+            case "http":
+                self._http_counted(message["counts"])
             case "embed":
                 self._spawn(self._answer(message, self._embed(message)))
             case "call":
@@ -129,7 +161,13 @@ class Session:
                 self._ready = True
                 self._spawn(self._host.joined())
 
+    def _http_counted(self, counts: Message) -> None:
+        self.http = HttpCounts.from_body(counts)
+        self._asked_for_http.popleft().set_result(None)
+
     def _on_closed(self) -> None:
+        while self._asked_for_http:
+            self._asked_for_http.popleft().set_result(None)
         for task in self._tasks:
             task.cancel()
         gone = asyncio.create_task(self._host.left(self, was_ready=self._ready))

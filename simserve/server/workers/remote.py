@@ -6,6 +6,8 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from simserve.engines.base import GenerationRequest, TokenEvent
@@ -14,6 +16,7 @@ from simserve.server.auth import Caller
 from simserve.server.errors import ApiError, shutting_down
 from simserve.server.failures import Failures
 from simserve.server.limits.rates import Kind, Verdict
+from simserve.server.metrics import HttpMetrics
 from simserve.server.models import Adapter, Loadable, LoadAdapter
 from simserve.server.service import Service
 from simserve.server.settings import FailuresSection
@@ -37,6 +40,7 @@ class Link:
         self.stopped: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self.adapters: frozenset[str] = frozenset()
         self.failures: Failures | None = None
+        self.http: HttpMetrics | None = None
         self._numbers = itertools.count()
         self._answers: dict[int, asyncio.Future[Any]] = {}
         self._streams: dict[int, RemoteStream] = {}
@@ -97,6 +101,8 @@ class Link:
             case "failures":
                 if self.failures:
                     self.failures.use(FailuresSection(**message["settings"]))
+            case "count_http":
+                self.channel.send({"op": "http", "counts": self.http.counts.body() if self.http else None})
             case "drain":
                 self.drain(message["grace_s"])
             case "stop":
@@ -119,7 +125,7 @@ class Link:
     def _fail(self, number: int, error: ApiError) -> None:
         stream, answer = self._streams.pop(number, None), self._answers.get(number)
         if stream is not None:
-            stream.refuse(error)
+            stream.fail(error)
         elif answer is not None and not answer.done():
             answer.set_exception(error)
 
@@ -134,8 +140,6 @@ class Link:
 
 class RemoteStream(TokenStream):
     """The tokens of a sequence that runs in the parent."""
-
-    _refusal: ApiError | None = None
 
     def take(self, event: TokenEvent) -> None:
         """Tokens have come."""
@@ -154,17 +158,6 @@ class RemoteStream(TokenStream):
                 stop_reason=event.stop_reason,
                 error=event.error,
             )
-
-    def refuse(self, error: ApiError) -> None:
-        """The engine does not want it."""
-        self._refusal = error
-        self.finish("error", 0.0, error=error.message)
-
-    async def __anext__(self) -> TokenEvent:
-        event = await super().__anext__()
-        if self._refusal is not None:
-            raise self._refusal
-        return event
 
 
 class RemoteEngine:
@@ -218,10 +211,14 @@ class RemoteModels:
             facts = await self._link.ask({"op": "use", "model": name}, number)
             service = await self._service(facts)
             service = service.over(RemoteEngine(self._link, number, facts))  # type: ignore[arg-type]
+            service = replace(service, answered=partial(self._answered, number))
             adapter = facts["adapter"]
             yield adapter_from(adapter).over(service) if adapter else service
         finally:
             self._link.channel.send({"op": "release", "id": number})
+
+    def _answered(self, use: int, choices: int, longest: Sequence[int]) -> None:
+        self._link.channel.send({"op": "answered", "use": use, "choices": choices, "longest": longest})
 
     async def cards(self) -> list[Json]:
         cards: list[Json] = await self._link.call("cards")

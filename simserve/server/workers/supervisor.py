@@ -9,17 +9,22 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from aiohttp import web
+
 from simserve.errors import ConfigError, SimServeError
 from simserve.server.auth import warn_if_open
+from simserve.server.errors import errors_as_objects
 from simserve.server.failures import Failures
+from simserve.server.limits import Drain
 from simserve.server.logs.files import RotatingFile
 from simserve.server.models import ModelPool
-from simserve.server.run import log_when_idle, url_of
+from simserve.server.operations import Operations
+from simserve.server.run import log_when_idle, settle_memory, url_of
 from simserve.server.settings import Settings
 from simserve.server.sockets import bound_sockets
 from simserve.server.workers.channel import Message
@@ -54,11 +59,13 @@ async def serve_with_workers(
     warn_if_open(settings.auth, server.host)
     host = Host(models, Failures(settings.failures))
     with TemporaryDirectory(prefix="simserve-") as folder:
-        path = Path(folder) / "engine.sock"
+        engines, operator = Path(folder) / "engines.sock", Path(folder) / "operator.sock"
         try:
             await models.start()
-            door = await asyncio.get_running_loop().create_unix_server(host.connection, path)
-            await _Workers(host, settings, path).run(signals, lambda: on_listening(url_of(server.host, port)))
+            door = await asyncio.get_running_loop().create_unix_server(host.connection, engines)
+            async with _operating(host, settings, operator) as operations:
+                workers = _Workers(host, operations, settings, (engines, operator))
+                await workers.run(signals, lambda: on_listening(url_of(server.host, port)))
             door.close()
         finally:
             await models.stop()
@@ -66,13 +73,30 @@ async def serve_with_workers(
                 one.close()
 
 
+@asynccontextmanager
+async def _operating(host: Host, settings: Settings, path: Path) -> AsyncIterator[Operations]:
+    """Answer what workers pass on of those who run the server."""
+    operations = Operations(host.models, Drain(), host.http_counts)
+    app = web.Application(middlewares=[errors_as_objects], client_max_size=settings.server.max_body_size)
+    app.add_routes(operations.table())
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0)
+    await runner.setup()
+    try:
+        await web.UnixSite(runner, path).start()
+        yield operations
+    finally:
+        await operations.close()
+        await runner.cleanup()
+
+
 class _Workers:
     """The worker processes, each with a task that starts it again when it dies."""
 
-    def __init__(self, host: Host, settings: Settings, path: Path) -> None:
+    def __init__(self, host: Host, operations: Operations, settings: Settings, sockets: Sequence[Path]) -> None:
         self._host = host
+        self._operations = operations
         self._settings = settings
-        self._path = path
+        self._sockets = sockets
         self._ending = False
         self._hopeless: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._processes: dict[int, asyncio.subprocess.Process] = {}
@@ -85,6 +109,7 @@ class _Workers:
         try:
             if not await self._all_ready(count, signals):
                 return
+            settle_memory()
             on_ready()
             chores.append(asyncio.create_task(log_when_idle(self._host.models)))
             first = asyncio.create_task(signals.get())
@@ -137,7 +162,7 @@ class _Workers:
     async def _started(self, number: int) -> asyncio.subprocess.Process:
         process = await asyncio.create_subprocess_exec(
             *COMMAND,
-            str(self._path),
+            *map(str, self._sockets),
             stdin=asyncio.subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is for the parent, which says what comes of it
         )
@@ -152,6 +177,7 @@ class _Workers:
     async def _end(self, signals: asyncio.Queue[int], *, drain: bool) -> None:
         """Have all workers end: with ``drain``, once their requests have, or their grace is over, or a signal comes."""
         self._ending = True
+        await self._operations.close()
         grace_s = self._settings.server.shutdown_grace if drain else 0.0
         message: Message = {"op": "drain", "grace_s": grace_s} if drain else {"op": "stop"}
         self._host.say(message)

@@ -42,7 +42,26 @@ REQUESTS: dict[str, tuple[str, dict[str, Any] | None]] = {
     "/v1/models/facebook/opt-125m": ("GET", None),
     "/status": ("GET", None),
     "/v1/load_lora_adapter": ("POST", {"lora_name": "a", "lora_path": "org/a", "load_inplace": True}),
+    "/dashboard": ("GET", None),
+    "/dashboard/charts.js": ("GET", None),
+    "/clock": ("GET", None),
+    "/is_sleeping": ("GET", None),
+    "/trace": ("GET", None),
+    "/reset_prefix_cache": ("POST", None),
+    "/clock/pause": ("POST", None),
+    "/clock/start": ("POST", None),
+    "/clock/speed": ("POST", {"time_scale": "inf"}),
+    "/sleep": ("POST", None),
+    "/wake_up": ("POST", None),
 }
+LOOKS = {
+    "/v1/models", "/v1/models/facebook/opt-125m", "/status", "/dashboard", "/dashboard/charts.js", "/clock",
+    "/is_sleeping",
+}  # fmt: skip
+CHANGES = {
+    "/v1/load_lora_adapter", "/trace", "/reset_prefix_cache", "/clock/pause", "/clock/start", "/clock/speed", "/sleep",
+    "/wake_up",
+}  # fmt: skip
 
 
 def bearer(key: str) -> dict[str, str]:
@@ -62,9 +81,9 @@ async def status(client: Client, path: str, headers: dict[str, str] | None = Non
     [
         ("sk-everything", set(REQUESTS)),
         ("sk-chat", {"/v1/chat/completions"}),
-        ("sk-complete", {"/v1/completions", "/v1/models", "/v1/models/facebook/opt-125m", "/status"}),
-        ("sk-hashed", {"/v1/models", "/v1/models/facebook/opt-125m", "/status"}),
-        ("sk-admin", {"/v1/load_lora_adapter"}),
+        ("sk-complete", {"/v1/completions"} | LOOKS),
+        ("sk-hashed", LOOKS),
+        ("sk-admin", CHANGES),
     ],
 )
 async def test_a_key_opens_what_it_has_permission_for(key: str, opens: set[str]) -> None:

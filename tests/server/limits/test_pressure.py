@@ -99,6 +99,16 @@ class TestTime:
         assert len(events) > 2
         assert events[-1]["error"]["code"] == "timeout"
 
+    async def test_nothing_is_written_behind_the_error_of_a_simulated_stream(self) -> None:
+        text = FAST.replace(".inf", "1") + "server: {timeout: 0.3}"
+        async with serving(text) as client:
+            events = await client.chunks(client.chat(max_tokens=2000, stream=True, n=4))
+            status = await client.get("/status")
+        assert len(events) > 10
+        assert [at for at, event in enumerate(events) if "error" in event] == [len(events) - 1]
+        assert events[-1]["error"]["code"] == "timeout"
+        assert (status["completed_requests"], status["aborted_requests"]) == (0, 4)
+
     async def test_a_body_that_is_sent_too_slowly_is_408_and_its_connection_is_closed(self, client_of: Any) -> None:
         async with client_of("server: {read_timeout: 0.1}") as client:
             url = client.session._base_url
@@ -179,6 +189,15 @@ class TestDraining:
             assert len([event for event in await long if event["choices"][0]["delta"].get("content")]) == 25
             await waiting
             assert opened.drain.inside == 0
+
+    async def test_who_looks_at_the_dashboard_is_not_waited_for(self, client_of: Any) -> None:
+        opened = client_of("{}")
+        async with opened as client, client.session.get("/dashboard/events") as response:
+            await response.content.readline()
+            await asyncio.wait_for(opened.drain.wait(10), 5)
+            assert opened.drain.inside == 0
+            async with client.session.get("/ping") as ping:
+                assert ping.status == 503
 
     async def test_grace_is_not_endless(self, client_of: Any, engine: ScriptedEngine) -> None:
         engine.step_s = 0.02

@@ -1,0 +1,104 @@
+"""The page that Prometheus reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from simserve.engines.controls import Paced
+from simserve.server.metrics.definitions import COUNTERS, DISTRIBUTIONS, GAUGES, Value
+from simserve.server.metrics.engine_metrics import EngineMetrics
+from simserve.server.metrics.http_metrics import HttpCounts
+
+LABELS = ("model_name", "engine")
+ENGINE = "0"
+"""vLLM numbers the engines behind one model; here each model has one."""
+
+
+def metrics_page(accept: str, engines: Sequence[EngineMetrics], http: HttpCounts) -> tuple[bytes, str]:
+    """All metrics of a server: of ``engines``, its HTTP traffic and this process.
+
+    Returns the page and its content type, in the format that the ``Accept`` header prefers.
+    """
+    registry = CollectorRegistry(auto_describe=False)
+    for collector in (_EngineCollector(engines), http, PLATFORM_COLLECTOR, GC_COLLECTOR, PROCESS_COLLECTOR):
+        registry.register(collector)
+    encode, content_type = choose_encoder(accept)
+    return encode(registry), content_type
+
+
+class _EngineCollector(Collector):
+    """Turns plain numbers into metric families when somebody asks; until then they cost nothing but additions."""
+
+    def __init__(self, engines: Sequence[EngineMetrics]) -> None:
+        self._engines = engines
+
+    def collect(self) -> Iterable[Metric]:
+        engines = self._engines
+        yield from _gauges(engines)
+        for counter in COUNTERS:
+            counted = CounterMetricFamily(counter.name, counter.help, labels=_labels(counter.label))
+            for metrics in engines:
+                for labels, value in _samples(metrics, counter.value(metrics), counter.label):
+                    counted.add_metric(labels, value)
+            yield counted
+        for shape in DISTRIBUTIONS:
+            family = HistogramMetricFamily(shape.name, shape.help, labels=_labels(None))
+            for metrics in engines:
+                histogram = shape.histogram(metrics)
+                family.add_metric([metrics.model_name, ENGINE], histogram.cumulative(), histogram.sum)
+            yield family
+        yield _cache_config(engines)
+        yield _lateness(engines)
+
+
+def _gauges(engines: Sequence[EngineMetrics]) -> Iterator[Metric]:
+    status = [metrics.engine.status() for metrics in engines]
+    for gauge in GAUGES:
+        family = GaugeMetricFamily(gauge.name, gauge.help, labels=_labels(gauge.label))
+        for metrics, now in zip(engines, status, strict=True):
+            for labels, value in _samples(metrics, gauge.value(metrics, now), gauge.label):
+                family.add_metric(labels, value)
+        yield family
+
+
+def _cache_config(engines: Sequence[EngineMetrics]) -> Metric:
+    """vLLM's way of saying what the KV cache is: a gauge of 1 whose labels are the settings."""
+    family = GaugeMetricFamily(
+        "vllm:cache_config_info", "Settings of the KV cache.", labels=(*LABELS, "block_size", "num_gpu_blocks")
+    )
+    for metrics in engines:
+        about = metrics.engine.describe()
+        sizes = [str(about.get(name, "")) for name in ("block_size", "kv_blocks")]
+        family.add_metric([metrics.model_name, ENGINE, *sizes], 1)
+    return family
+
+
+def _lateness(engines: Sequence[EngineMetrics]) -> Metric:
+    family = HistogramMetricFamily(
+        "simserve:token_lateness_seconds",
+        "How long after it was due a token was handed over, on the wall's clock.",
+        labels=_labels(None),
+    )
+    for metrics in engines:
+        if isinstance(metrics.engine, Paced):
+            late = metrics.engine.lateness
+            bounds = [(repr(bound_s), float(count)) for bound_s, count in late.cumulative()]
+            family.add_metric([metrics.model_name, ENGINE], [*bounds, ("+Inf", float(late.count))], late.sum_s)
+    return family
+
+
+def _labels(own: str | None) -> tuple[str, ...]:
+    return LABELS if own is None else (*LABELS, own)
+
+
+def _samples(metrics: EngineMetrics, value: Value, own: str | None) -> Iterator[tuple[list[str], float]]:
+    where = [metrics.model_name, ENGINE]
+    if isinstance(value, Mapping):
+        yield from (([*where, of], float(one)) for of, one in value.items())
+    elif own is None:
+        yield where, float(value)
