@@ -114,8 +114,8 @@ class CalibrationSession:
         self._spent_s, self._rounds_made = 0.0, 0
         with self._measuring():
             self._pool = Pool(machine, QUICK_POOL_BYTES if quick else machine.cold_bytes)
-            self._speed = self._speed_now()
             self._measured = self._measure_operators(models)
+            self._speed = self._speed_now()
             self._all_reduce_points = self._all_reduce()
             self._models = [self._new_model(model) for model in models]
 

@@ -144,7 +144,7 @@ def test_anchors_carry_their_errors(profile: HardwareProfile) -> None:
     assert own.points == len(FULL.held_out)
     assert own.median < 0.04
     assert others is not None
-    assert others.median < 0.1, "the made-up engine is as much slower than its operators with any model"
+    assert others.median < 0.2, "half of what its layers take beyond their operators goes with the width"
 
 
 def test_the_profile_is_a_file_that_everything_can_use(profile: HardwareProfile, tmp_path: Path) -> None:
