@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
 
 CASES = int(os.environ.get("SIMSERVE_SCHEMATHESIS_CASES", "150"))
-LEFT_OUT = ("/sleep", "/clock", "/dashboard/events", "/admin/models")
-"""What holds the server up, which others use at the time."""
+LEFT_OUT = ("/sleep", "/clock", "/dashboard/events", "/admin")
+"""What holds the server up, or has it fail on purpose, while others use it."""
 
 
 def test_no_answer_is_the_servers_fault(url: str) -> None:
@@ -37,7 +37,7 @@ def test_no_answer_is_the_servers_fault(url: str) -> None:
     )
     @given(drawn)
     def ask(case: Any) -> None:
-        answer = case.call(base_url=home, timeout=60)
+        answer = case.call(base_url=home, timeout=300)
         seen.add(case.operation.path)
         assert answer.status_code < 500, (answer.status_code, answer.text, case.as_curl_command())
 
