@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from simserve.cli import step_times
 from simserve.cli.options import GB
 
 if TYPE_CHECKING:
@@ -25,12 +26,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action.add_argument("--json", action="store_true", help="JSON, not a table")
         if name == "show":
             action.add_argument("name", metavar="NAME", help="a model SimServe ships, or a folder with its config.json")
+    purpose = "how long steps of a model take on hardware"
+    step_times.add_arguments(
+        actions.add_parser("steps", help=purpose, formatter_class=parser.formatter_class, allow_abbrev=False)
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Print what was asked for."""
     from simserve.models import list_models, load_model
 
+    if args.action == "steps":
+        return step_times.run(args)
     if args.action == "list":
         _list([load_model(name) for name in list_models()], as_json=args.json)
     else:

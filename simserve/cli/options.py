@@ -187,16 +187,22 @@ def engine_options(args: argparse.Namespace) -> EngineOptions:
 
 def model_and_hardware(args: argparse.Namespace) -> tuple[ModelSpec, HardwareProfile]:
     """Load what ``args`` name; raises a :class:`SimServeError` if one is not named, not known or cannot be read."""
+    model, profile = named_model_and_hardware(args)
+    if model is None:
+        raise ConfigError("which model? Name one with --model, such as --model meta-llama/Llama-3.1-8B-Instruct")
+    if profile is None:
+        raise ConfigError("which hardware? Name a profile with --hardware, such as --hardware A100")
+    return model, profile
+
+
+def named_model_and_hardware(args: argparse.Namespace) -> tuple[ModelSpec | None, HardwareProfile | None]:
+    """The same where they may be named elsewhere: None for what ``args`` do not name."""
     from simserve.hardware import load_hardware
     from simserve.models import load_model
 
-    if args.model is None:
-        raise ConfigError("which model? Name one with --model, such as --model meta-llama/Llama-3.1-8B-Instruct")
-    if args.hardware is None:
-        raise ConfigError("which hardware? Name a profile with --hardware, such as --hardware A100")
     memory_bytes = None if args.npu_mem is None else _memory_bytes(args.npu_mem)
-    profile = load_hardware(args.hardware).with_overrides(memory_bytes=memory_bytes)
-    return load_model(args.model), profile
+    profile = None if args.hardware is None else load_hardware(args.hardware).with_overrides(memory_bytes=memory_bytes)
+    return None if args.model is None else load_model(args.model), profile
 
 
 def _devices(args: argparse.Namespace) -> int:

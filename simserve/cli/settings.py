@@ -26,7 +26,8 @@ def simulate_settings(settings: Settings) -> Result:
 
     Raises :class:`simserve.errors.SimServeError` for what that would refuse.
     """
-    return simulated(parsed(settings)).result
+    result = simulated(parsed(settings)).result
+    return {key: value for key, value in result.items() if not isinstance(value, list)}  # a cluster's tables are lists
 
 
 def parsed(settings: Settings) -> argparse.Namespace:

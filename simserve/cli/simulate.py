@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TextIO
 
+from simserve.cli.cluster import SimulatedCluster, add_cluster_arguments, cluster_spec, show, simulated_cluster
 from simserve.cli.options import (
     add_engine_arguments,
     add_model_hardware_arguments,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from simserve.metrics.result import Result
     from simserve.metrics.summary import Summary
     from simserve.simulation import SimulationResult
+    from simserve.simulation.cluster import ClusterResult
 
 Progress = Callable[[int, int, float], None]
 """Called with (requests done, requests in all, simulated seconds)."""
@@ -44,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_hardware_arguments(parser)
     add_workload_arguments(parser)
     add_engine_arguments(parser)
+    add_cluster_arguments(parser)
     _add_output_arguments(parser)
 
 
@@ -96,16 +99,21 @@ def run(args: argparse.Namespace) -> int:
         print(warning, file=sys.stderr)
     if args.json:
         print(to_json(run.result), end="")
-    else:
+    elif isinstance(run, Simulated):
         _print_tables(run.summary, run.done.description, run.bands)
+    else:
+        show(run, None if sys.stdout.isatty() else PIPE_COLUMNS)
     if args.out:
-        paths = write_run(args.out, run.done.records, run.result)
+        paths = write_run(args.out, run.done.records, run.result, None if isinstance(run, Simulated) else run.beside)
         print(f"wrote {', '.join(map(str, paths))}", file=sys.stderr)
     return 0
 
 
-def simulated(args: argparse.Namespace, on_progress: Progress | None = None) -> Simulated:
+def simulated(args: argparse.Namespace, on_progress: Progress | None = None) -> Simulated | SimulatedCluster:
     """Do what ``args`` ask for; prints nothing but what reading a trace has to say."""
+    spec = cluster_spec(args)
+    if spec is not None:
+        return simulated_cluster(args, spec, on_progress)
     from simserve.metrics.result import result_object
     from simserve.metrics.summary import summarize
     from simserve.simulation import bands_wanted, simulate, simulate_edges
@@ -118,20 +126,26 @@ def simulated(args: argparse.Namespace, on_progress: Progress | None = None) -> 
     if bands_wanted(args.bands, len(requests.source)):
         edges = simulate_edges(requests.source, model, hardware, options, on_progress)
     summary = summarize(done.records, done.totals, args.metric_percentiles)
-    bands = _bands(summary, edges, args.bands)
-    warnings = []
-    if summary.rejected:
-        longest = f"the longest sequence has {done.description.max_model_len:,} tokens"
-        if summary.rejected == len(done.records):
-            raise WorkloadError(f"all {summary.rejected:,} prompts are too long: {longest}; raise --max-model-len")
-        warnings.append(f"{summary.rejected:,} requests were refused, their prompts are too long: {longest}")
+    bands = bands_of(summary, edges, args.bands)
+    warnings = rejections(summary, done.description.max_model_len)
     if not done.description.api_server_count:
         warnings += _full_front_end(summary)
     result = result_object(summary, done.description, bands) | requests.labels
     return Simulated(result, summary, bands, done, warnings)
 
 
-def _bands(summary: Summary, edges: Sequence[SimulationResult], asked: bool | None) -> Bands:
+def rejections(summary: Summary, max_model_len: int) -> list[str]:
+    """What to say of prompts that were too long; raises :class:`WorkloadError` if all were."""
+    if not summary.rejected:
+        return []
+    longest = f"the longest sequence has {max_model_len:,} tokens"
+    if summary.rejected == summary.completed + summary.failed:
+        raise WorkloadError(f"all {summary.rejected:,} prompts are too long: {longest}; raise --max-model-len")
+    return [f"{summary.rejected:,} requests were refused, their prompts are too long: {longest}"]
+
+
+def bands_of(summary: Summary, edges: Sequence[SimulationResult | ClusterResult], asked: bool | None) -> Bands:
+    """The band of each figure, from runs at both edges; says why there is none where there are no runs."""
     from simserve.metrics.bands import Bands, spread
     from simserve.metrics.result import predicted_figures
     from simserve.metrics.summary import summarize

@@ -29,7 +29,7 @@ class GemmRoofline:
     weight_bytes: float
     activation_bytes: float
 
-    def bound_s(self, m: npt.ArrayLike, n: float, k: float) -> Floats:
+    def bound_s(self, m: npt.ArrayLike, n: float | Floats, k: float | Floats) -> Floats:
         """Seconds that C[m, n] = A[m, k] B[k, n] takes at least."""
         rows = np.asarray(m, dtype=np.float64)
         moved = n * k * self.weight_bytes + rows * ((n + k) * self.activation_bytes)
@@ -49,14 +49,15 @@ class MeasuredGemms:
         self._rows = np.array(list(curves.rows.values()))
         self._n, self._k = np.unique(self._shapes[:, 0]), np.unique(self._shapes[:, 1])
         self._grid = self._as_grid()
-        self._sawtooth = curves.derived is None
+        self.deepest_dip = 0.0 if curves.derived else self._measured_dip()
+        """Share of the longest time so far by which time falls at most as rows are added, in all that was measured."""
 
     def seconds(self, m: Floats, n: int, k: int) -> Floats:
         """Seconds for each of ``m`` rows; none for no rows."""
         efficiency = self.efficiency(n, k)
         at_tokens = (self._launch_s + self._roofline.bound_s(self._tokens, n, k)) / efficiency
-        if not self._sawtooth:  # where time falls on one device says nothing about another
-            at_tokens = np.maximum.accumulate(at_tokens)
+        # More rows are faster only by as much as was measured; where that is on one device says nothing about another.
+        at_tokens = np.maximum(at_tokens, np.maximum.accumulate(at_tokens) * (1 - self.deepest_dip))
         beyond = (self._launch_s + self._roofline.bound_s(m, n, k)) / efficiency[-1]
         inside = np.interp(m, self._tokens, at_tokens)
         return np.where(m > self._tokens[-1], beyond, np.where(m > 0, inside, 0.0))
@@ -68,6 +69,11 @@ class MeasuredGemms:
             row: Floats = self._rows[exact[0]]
             return row
         return self._between_grid(n, k) if self._grid is not None else self._of_nearest(n, k)
+
+    def _measured_dip(self) -> float:
+        n, k = self._shapes[:, :1], self._shapes[:, 1:]
+        seconds = (self._launch_s + self._measured.bound_s(self._tokens, n, k)) / self._rows
+        return float((1 - seconds / np.maximum.accumulate(seconds, axis=1)).max())
 
     def _as_grid(self) -> Floats | None:
         if len(self._n) < 2 or len(self._k) < 2 or len(self._n) * len(self._k) != len(self._shapes):

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from simserve.errors import ConfigError
 from simserve.metrics.latency import e2e_s, tpot_s, ttft_s
 from simserve.metrics.records import STATUS_NAMES, Records
-from simserve.metrics.result import Result
 
 if TYPE_CHECKING:
     import pyarrow
@@ -27,17 +27,19 @@ def make_folder(folder: Path) -> None:
         raise _cannot_write(folder, error) from None
 
 
-def write_run(folder: Path, records: Records, result: Result) -> list[Path]:
+def write_run(
+    folder: Path, records: Records, result: Mapping[str, Any], beside: Mapping[str, Any] | None = None
+) -> list[Path]:
     """Write ``requests.csv``, ``requests.parquet`` and ``summary.json`` into ``folder``; returns their paths.
 
-    Files there by these names are replaced; the same run gives the same bytes. Raises :class:`ConfigError` if the
-    folder cannot be written to.
+    ``beside`` are more columns for the requests. Files there by these names are replaced; the same run gives the same
+    bytes. Raises :class:`ConfigError` if the folder cannot be written to.
     """
     from pyarrow import csv, parquet
 
     make_folder(folder)
     paths = [folder / name for name in (REQUESTS_CSV, REQUESTS_PARQUET, SUMMARY_JSON)]
-    table = requests_table(records)
+    table = requests_table(records, beside or {})
     try:
         with paths[0].open("wb") as file:
             file.write((",".join(table.column_names) + "\n").encode())
@@ -49,7 +51,7 @@ def write_run(folder: Path, records: Records, result: Result) -> list[Path]:
     return paths
 
 
-def requests_table(records: Records) -> pyarrow.Table:
+def requests_table(records: Records, beside: Mapping[str, Any]) -> pyarrow.Table:
     """One row per request in order of arrival; times of what never happened are null (empty in CSV)."""
     import pyarrow
 
@@ -67,11 +69,12 @@ def requests_table(records: Records) -> pyarrow.Table:
         "preemptions": records.preemptions,
         "status": np.array(STATUS_NAMES)[records.status],
         **milliseconds,
+        **beside,
     }
     return pyarrow.table({name: pyarrow.array(column, from_pandas=True) for name, column in columns.items()})
 
 
-def to_json(result: Result) -> str:
+def to_json(result: Mapping[str, Any]) -> str:
     """``result`` as one JSON object with a final newline."""
     return json.dumps(result, indent=2, allow_nan=False) + "\n"
 

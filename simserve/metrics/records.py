@@ -10,10 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-FINISHED, ABORTED, REJECTED = 0, 1, 2
-"""Values of :attr:`Records.status`: every token produced; ended early; never admitted (it cannot fit)."""
+FINISHED, ABORTED, REJECTED, THROTTLED, FAILED = range(5)
+"""Values of :attr:`Records.status`: every token produced; ended early; never admitted (it cannot fit); refused by a
+cluster that has enough to do, as with status 429; lost with the replica that it was on."""
 
-STATUS_NAMES = ("finished", "aborted", "rejected")
+NEVER_ADMITTED = (REJECTED, THROTTLED)
+
+STATUS_NAMES = ("finished", "aborted", "rejected", "throttled", "failed")
 
 
 @dataclass(frozen=True)

@@ -25,13 +25,18 @@ def result_object(summary: Summary, description: RunDescription, bands: Bands) -
     A figure that has a band is followed by two more, its key with ``_low`` and ``_high``. Holds no date and no
     wall-clock time: the same run gives the same bytes.
     """
-    plain = {**_as_vllm(summary, description), **_latencies(summary)}
+    return {**common_keys(summary, description.model, bands), **_own(summary, description), "bands": bands.basis}
+
+
+def common_keys(summary: Summary, model: str, bands: Bands) -> Result:
+    """What every run has, on one engine or many: under the keys of ``vllm bench serve``, with bands."""
+    plain = {**_as_vllm(summary, model), **_latencies(summary)}
     result: Result = {}
     for key, value in plain.items():
         result[key] = value
         if key in bands.by_key:
             result[f"{key}_low"], result[f"{key}_high"] = bands.by_key[key].low, bands.by_key[key].high
-    return {**result, **_own(summary, description), "bands": bands.basis}
+    return result
 
 
 def predicted_figures(summary: Summary) -> dict[str, float | None]:
@@ -55,10 +60,10 @@ def percentile_name(percent: float) -> str:
     return f"p{percent:g}"
 
 
-def _as_vllm(summary: Summary, description: RunDescription) -> Result:
+def _as_vllm(summary: Summary, model: str) -> Result:
     return {
         "backend": "simserve",
-        "model_id": description.model,
+        "model_id": model,
         "num_prompts": summary.completed + summary.failed,
         "duration": summary.totals.duration_s,
         "completed": summary.completed,

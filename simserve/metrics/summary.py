@@ -9,7 +9,7 @@ import numpy as np
 
 from simserve.metrics.distribution import Distribution, distribution
 from simserve.metrics.latency import e2e_s, tpot_s, ttft_s
-from simserve.metrics.records import ABORTED, FINISHED, REJECTED, Records, RunDescription, RunTotals
+from simserve.metrics.records import ABORTED, FAILED, FINISHED, REJECTED, THROTTLED, Records, RunDescription, RunTotals
 
 DEFAULT_PERCENTILES = (50.0, 90.0, 99.0)
 
@@ -25,6 +25,8 @@ class Summary:
     completed: int
     aborted: int
     rejected: int
+    throttled: int
+    lost: int
     total_input_tokens: int
     total_output_tokens: int
     request_throughput: float
@@ -40,8 +42,8 @@ class Summary:
 
     @property
     def failed(self) -> int:
-        """Requests that did not get all of their tokens: aborted or rejected."""
-        return self.aborted + self.rejected
+        """Requests that did not get all of their tokens: aborted, rejected, throttled, or lost with a replica."""
+        return self.aborted + self.rejected + self.throttled + self.lost
 
     @property
     def prefix_cache_hit_rate(self) -> float:
@@ -78,6 +80,8 @@ def summarize(records: Records, totals: RunTotals, percentiles: Sequence[float] 
         completed=completed,
         aborted=int((records.status == ABORTED).sum()),
         rejected=int((records.status == REJECTED).sum()),
+        throttled=int((records.status == THROTTLED).sum()),
+        lost=int((records.status == FAILED).sum()),
         total_input_tokens=input_tokens,
         total_output_tokens=output_tokens,
         request_throughput=_ratio(completed, totals.duration_s),

@@ -46,7 +46,7 @@ def latency_table(summary: Summary, bands: Bands) -> Table:
 def run_table(summary: Summary, description: RunDescription, bands: Bands) -> Table:
     """Counts, throughput, KV blocks, preemptions and utilisation, one line each."""
     table = Table.grid(padding=(0, 2))
-    for label, value in (*_load_lines(summary, bands), *_hardware_lines(summary, description)):
+    for label, value in (*load_lines(summary, bands), *_hardware_lines(summary, description)):
         table.add_row(Text(label), Text(value))
     return table
 
@@ -70,7 +70,9 @@ def _milliseconds(seconds: float) -> str:
     return "-" if math.isnan(seconds) else f"{seconds * 1000:,.2f}"
 
 
-def _load_lines(summary: Summary, bands: Bands) -> list[tuple[str, str]]:
+def load_lines(summary: Summary, bands: Bands) -> list[tuple[str, str]]:
+    """Requests, tokens, duration and throughput as (label, value)."""
+
     def ranged(value: str, key: str) -> str:
         text = band_text(bands, key)
         return f"{value} ({text})" if text else value
@@ -89,7 +91,12 @@ def _load_lines(summary: Summary, bands: Bands) -> list[tuple[str, str]]:
 
 
 def _requests(summary: Summary) -> str:
-    others = {"aborted": summary.aborted, "rejected (they cannot fit)": summary.rejected}
+    others = {
+        "aborted": summary.aborted,
+        "rejected (they cannot fit)": summary.rejected,
+        "throttled (refused with 429)": summary.throttled,
+        "failed with their replica": summary.lost,
+    }
     return ", ".join(
         [f"{summary.completed:,} finished", *(f"{count:,} {what}" for what, count in others.items() if count)]
     )

@@ -32,17 +32,20 @@ class Request:
     ``output_tokens`` is the length at which it ends. ``units`` identify what the prompt begins with, ``unit_tokens``
     tokens each (see :meth:`unit_blocks`), and may go on with the answer, which is part of the next prompt of a session;
     empty means that nobody else has this prompt. Of two waiting requests, under
-    a priority policy, the one with the smaller ``priority`` goes first.
+    a priority policy, the one with the smaller ``priority`` goes first. Requests of one ``session`` come from one user,
+    those of one ``tenant`` are paid for by one; only routers look at these.
 
     What is not an argument is progress, written by the scheduler, or a time, written by whoever runs the plans. While
     ``decode_offset`` is set, ``computed_tokens`` and ``produced_tokens`` stand still: the decode set knows better.
+    Whoever moves a request to another engine makes its answer so far part of the prompt; these are ``moved_tokens``.
     """
 
     __slots__ = (
         "admission", "allocated_tokens", "arrival_s", "cached_tokens", "computed_tokens", "decode_offset",
         "finish_s", "first_token_s", "input_tokens", "joined_step", "last_step", "last_token_s",
-        "left_behind", "number", "output_tokens", "preemptions", "priority", "produced_tokens", "request_id",
-        "returned_step", "scheduled_s", "status", "unit_runs", "unit_tokens", "units",
+        "left_behind", "moved_tokens", "number", "output_tokens", "preemptions", "priority", "produced_tokens",
+        "request_id", "retries", "returned_step", "scheduled_s", "session", "status", "tenant", "unit_runs",
+        "unit_tokens", "units",
     )  # fmt: skip
 
     def __init__(
@@ -55,6 +58,7 @@ class Request:
         units: Sequence[int] = (),
         unit_tokens: int = 0,
         priority: int = 0,
+        session: Hashable = None,
     ) -> None:
         self.request_id = request_id
         self.arrival_s = arrival_s
@@ -63,6 +67,8 @@ class Request:
         self.units = units
         self.unit_tokens = unit_tokens
         self.priority = priority
+        self.session = session
+        self.tenant = self.retries = self.moved_tokens = 0
         self.status = WAITING
         self.computed_tokens = self.allocated_tokens = self.produced_tokens = self.cached_tokens = 0
         self.preemptions = self.number = self.admission = 0

@@ -140,6 +140,20 @@ class Scheduler(ABC):
             self._end(request, ABORTED)
         return request
 
+    def abort_all(self) -> list[Request]:
+        """Forget all requests and free their blocks at once; running ones come first, each kind in its order."""
+        requests = [*self.running.values(), *self.waiting]
+        for request in requests:
+            self._end(request, ABORTED)
+        return requests
+
+    def sampling(self, plan: StepPlan) -> list[Request]:
+        """Who gets a token from ``plan``, the last one scheduled."""
+        step = plan.index
+        decodes = () if plan.decodes_wait else self.running.values()
+        sampled = [request for request in decodes if request.decode_offset is not None and request.joined_step <= step]
+        return sampled + [chunk.request for chunk in plan.chunks if chunk.samples]
+
     def schedule(self, most_repeats: int = 1, list_decodes: bool = False) -> StepPlan:
         """Plan the next step; an empty plan if nothing can run.
 

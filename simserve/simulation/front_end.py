@@ -107,6 +107,12 @@ class FrontEnd:
         if self._ingesting.pop(request_id, None) is None:
             self._replica.abort(request_id)
 
+    def halt(self) -> list[Request]:
+        """Stop for ever: the requests that the engine does not have yet, in order of coming."""
+        requests = list(self._ingesting.values())
+        self._ingesting.clear()
+        return requests
+
     def run_done(self, run: Run, finished: list[Request]) -> None:
         """Send out what ``run`` made; see :class:`simserve.simulation.replica.StepObserver`."""
         count, already = len(run.ends_s), self._sent_steps

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 from simserve.config import PRESETS, EngineOptions
 from simserve.errors import ConfigError
 from simserve.scheduling import POLICIES, Options, Scheduler, VllmV1, VllmV1Priority
+from simserve.simulation.plugins import module_at
 
 DEFAULT_POLICY = "vllm-v1"
 
@@ -65,7 +64,7 @@ def policy_named(name: str) -> type[Scheduler]:
         raise ConfigError(
             f"unknown policy '{name}'; choose one of {', '.join(POLICIES)}, or name an own one as file.py:Class"
         )
-    policy = getattr(_module(Path(path)), class_name, None)
+    policy = getattr(module_at(Path(path), "policy"), class_name, None)
     if not (inspect.isclass(policy) and issubclass(policy, Scheduler)):
         raise ConfigError(f"{path} has no class {class_name} that derives from simserve.scheduling.Scheduler")
     if inspect.isabstract(policy):
@@ -73,20 +72,6 @@ def policy_named(name: str) -> type[Scheduler]:
             f"{class_name} in {path} does not say what a step computes: give it a method plan(self, plan)"
         )
     return policy
-
-
-def _module(path: Path) -> ModuleType:
-    if path.suffix != ".py" or not path.is_file():
-        raise ConfigError(f"cannot read the policy's file {path}; --policy takes file.py:Class")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise ConfigError(f"the policy's file {path} cannot be run: {type(error).__name__}: {error}") from error
-    return module
 
 
 def _with_preset(options: EngineOptions) -> EngineOptions:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from simserve.latency import StepTimer
 from simserve.latency.step_timer import SHORT_RUN_STEPS
-from simserve.metrics.records import FINISHED, REJECTED, Records, RunTotals, TokenGaps
+from simserve.metrics.records import FINISHED, NEVER_ADMITTED, Records, RunTotals, TokenGaps
 from simserve.scheduling import Request, Scheduler
 from simserve.simulation.replica import Run
 
@@ -51,7 +51,7 @@ class Recorder:
     """
 
     def __init__(
-        self, scheduler: Scheduler, timer: StepTimer, on_progress: Callable[[int, float], None] | None = None
+        self, scheduler: Scheduler | None, timer: StepTimer, on_progress: Callable[[int, float], None] | None = None
     ) -> None:
         self.done_requests = 0
         self._scheduler = scheduler
@@ -119,7 +119,7 @@ class Recorder:
     def finish(self, request: Request, status: int) -> None:
         """Write the row of a request that has ended: finished, aborted or rejected."""
         self.done_requests += 1
-        produced = request.produced_tokens if status != REJECTED else 0
+        produced = request.produced_tokens if status not in NEVER_ADMITTED else 0
         self._requests += REQUEST_ROW(
             request.request_id, request.arrival_s, request.scheduled_s, request.first_token_s, request.finish_s,
             request.input_tokens, produced, request.cached_tokens, request.preemptions, status,
@@ -146,7 +146,7 @@ class Recorder:
 
     def totals(self, records: Records) -> RunTotals:
         """What was counted over the run; ``records`` are this recorder's own."""
-        served = records.status != REJECTED
+        served = ~np.isin(records.status, NEVER_ADMITTED)
         ends = records.finish_s[records.status == FINISHED]
         duration_s = float(ends.max() - records.arrival_s.min()) if len(ends) else 0.0
         return RunTotals(
@@ -157,11 +157,16 @@ class Recorder:
             prompt_tokens=int(records.input_tokens[served].sum()),
             computed_prefill_tokens=self._prefill_tokens,
             cached_tokens=int(records.cached_tokens.sum()),
-            peak_kv_blocks_used=self._scheduler.blocks.usable_blocks - self._scheduler.least_free_blocks,
+            peak_kv_blocks_used=self.peak_kv_blocks(),
             mean_running_requests=self._running_s / duration_s if duration_s else 0.0,
             flops=self._flops,
             bytes_moved=self._bytes,
         )
+
+    def peak_kv_blocks(self) -> int:
+        """Most KV blocks in use after any step."""
+        assert self._scheduler is not None
+        return self._scheduler.blocks.usable_blocks - self._scheduler.least_free_blocks
 
     def _fold(self) -> None:
         """Sum up the noted runs and merge equal gaps."""

@@ -6,7 +6,7 @@ pass before anything happens. A request that arrives in the middle shortens the 
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Hashable, Sequence
 from itertools import accumulate
 from typing import Protocol
@@ -81,7 +81,8 @@ class Replica:
 
     With asynchronous scheduling, as in vLLM, a step is planned when the one before it starts, so that a request that
     arrives during a step waits for that step and the next; without, it is planned when the one before it ends.
-    ``list_decodes`` is for observers that want every step by itself, with the names of its decodes.
+    ``list_decodes`` is for observers that want every step by itself, with the names of its decodes; ``may_halt`` for
+    a machine that may fail, which has to know whose tokens a step would have brought.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Replica:
         *,
         async_scheduling: bool,
         list_decodes: bool = False,
+        may_halt: bool = False,
     ) -> None:
         self._env = env
         self._scheduler = scheduler
@@ -101,6 +103,9 @@ class Replica:
         self._async = async_scheduling
         self.most_repeats = 1 if list_decodes else MOST_REPEATS
         self._list_decodes = list_decodes
+        self._may_halt = may_halt
+        self._overtaken: list[Request] = []
+        """Who gets a token from the last step of the run in flight, where the step after it is planned already."""
         self._run: Run | None = None
         self._planned: StepPlan | None = None
         self._aborting: list[Hashable] = []
@@ -143,6 +148,57 @@ class Replica:
         if len(self._run.ends_s) > 1:
             self._shorten(self._run)
 
+    def halt(self) -> list[Request]:
+        """Stop now and for ever, as a machine that fails: the steps under way are lost.
+
+        Returns who was here, each with the progress of the steps that had ended. Needs ``may_halt``.
+        """
+        lost = self._lost_steps()
+        self._run = self._planned = None
+        self._wake = self._new_alarm()
+        talking = {request for request in self._scheduler.running.values() if request.decode_offset is not None}
+        requests = [request for request in self._scheduler.abort_all() if request.request_id not in self._aborting]
+        for plan, sampled in lost:
+            talking.update(sampled, plan.pausing)
+            for request in sampled:
+                request.produced_tokens -= 1
+                request.computed_tokens -= 1
+            for chunk in plan.chunks:
+                chunk.request.computed_tokens -= chunk.tokens - chunk.samples
+        for plan, _ in lost:
+            talking.difference_update(plan.returning, (chunk.request for chunk in plan.chunks))
+        for request in talking:
+            request.last_token_s = self._sent_s
+        return requests
+
+    def _lost_steps(self) -> list[tuple[StepPlan, list[Request]]]:
+        """Steps that have not ended, with those who would have got a token; what has ended is told to the observer."""
+        run, planned = self._run, self._planned
+        if run is None:
+            return []
+        done = bisect_right(run.ends_s, self._env.now)
+        lost = []
+        if planned is None:
+            if run.plan.repeat > 1:
+                self._scheduler.settle(run.plan, max(done, 1))
+            if done == 0:
+                return [(run.plan, self._scheduler.sampling(run.plan))]
+        else:
+            lost.append((planned, self._scheduler.sampling(planned)))
+        if done < len(run.ends_s):
+            if planned is not None:
+                lost.append((run.plan, self._overtaken))
+                if done == 0:
+                    return lost
+                run.plan.repeat = done
+            run.shorten(done)
+            if planned is not None:
+                self._observer.run_done(run, [])
+                self._sent_s = run.sent_s
+                return lost
+        self._complete(run)
+        return lost
+
     def _new_alarm(self) -> Alarm:
         return Alarm(self._env, self._on_wake, before_others=False)
 
@@ -174,12 +230,16 @@ class Replica:
             self._run = None
 
     def _finish(self, run: Run) -> None:
-        plan, end_s = run.plan, run.end_s
+        plan = run.plan
         if self._planned is None:
             if plan.repeat > 1:
                 self._scheduler.settle(plan, len(run.ends_s))
             if self._async:
                 self._planned = self._schedule()
+        self._complete(run)
+
+    def _complete(self, run: Run) -> None:
+        plan, end_s = run.plan, run.end_s
         finished = self._scheduler.complete(plan)
         for chunk in plan.chunks:
             if chunk.samples and chunk.request.first_token_s != chunk.request.first_token_s:  # NaN: its first
@@ -225,6 +285,8 @@ class Replica:
 
     def _plan_ahead(self, run: Run) -> None:
         self._scheduler.settle(run.plan, len(run.ends_s))
+        if self._may_halt:
+            self._overtaken = self._scheduler.sampling(run.plan)
         self._planned = self._schedule()
 
     def _plan_ahead_if_due(self, run: Run) -> None:

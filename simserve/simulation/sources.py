@@ -196,6 +196,7 @@ class Conversations:
             arrival_s=now_s,
             units=sessions.units(int(self._session_of[turn]), turn),
             unit_tokens=sessions.unit_tokens,
+            session=int(self._session_of[turn]),
         )
         self._submit(request)
 

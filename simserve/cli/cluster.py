@@ -1,0 +1,181 @@
+"""``simserve simulate`` on a cluster: its options, the run, and what is printed of it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from simserve.cli.options import engine_options, model_and_hardware, named_model_and_hardware, whole_number
+from simserve.cli.workload import offered_requests
+from simserve.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from simserve.cli.simulate import Progress
+    from simserve.metrics.bands import Bands
+    from simserve.metrics.summary import Summary
+    from simserve.simulation.cluster import ClusterResult, ClusterSpec
+
+MOST_ROWS = 20
+"""Replicas that a terminal shows one by one; the others are in --json and --out."""
+
+GROUP_COLUMNS = ("replicas", "hardware", "model", "kv_blocks", "finished", "output_tokens", "busy_fraction")
+
+TIMES = {"ms": 1e-3, "us": 1e-6, "s": 1.0}
+
+
+def add_cluster_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options; read them with :func:`cluster_spec`."""
+    group = parser.add_argument_group("cluster", "More than one replica; see docs/clusters.md.")
+    group.add_argument("--cluster", type=Path, metavar="FILE", help="a cluster file: groups, router, failures, ...")
+    group.add_argument("--replicas", type=whole_number, metavar="N", help="as many equal replicas")
+    group.add_argument(
+        "--router",
+        metavar="NAME|FILE.py:CLASS",
+        help="round-robin, random, least-requests, least-tokens, power-of-two, prefix-aware, session-affinity,"
+        " weighted, mix, or a class of your own (the file's, else round-robin)",
+    )
+    group.add_argument(
+        "--router-staleness", type=duration_s, metavar="TIME", help="how old loads are that it sees, as 50ms (0)"
+    )
+
+
+def duration_s(text: str) -> float:
+    """``50ms``, ``0.05s`` or ``0.05`` as seconds, for argparse."""
+    unit = next((unit for unit in TIMES if text.endswith(unit)), "")
+    try:
+        seconds = float(text.removesuffix(unit)) * TIMES.get(unit, 1.0)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"'{text}' is no time; write it as 50ms or 0.05s")
+    return seconds
+
+
+def cluster_spec(args: argparse.Namespace) -> ClusterSpec | None:
+    """The cluster that ``args`` ask for; None for a single engine. Raises :class:`ConfigError`."""
+    own = {"policy": args.router, "staleness_s": args.router_staleness}
+    own = {key: value for key, value in own.items() if value is not None}
+    if args.cluster is None and args.replicas is None and not own:
+        return None
+    from simserve.simulation.cluster import cluster_of, read_cluster
+
+    if args.cluster is None:
+        count = 1 if args.replicas is None else args.replicas
+        if count < 1:
+            raise ConfigError(f"--replicas must be at least 1, not {count}")
+        return cluster_of({"groups": [{"name": "all", "replicas": count}], "router": own}, "command line")
+    if args.replicas is not None:
+        raise ConfigError("--replicas and --cluster contradict: the file says how many there are; give one of them")
+    spec = read_cluster(args.cluster)
+    return spec.model_copy(update={"router": spec.router.model_copy(update=own)})
+
+
+class SimulatedCluster(NamedTuple):
+    """As :class:`simserve.cli.simulate.Simulated`, of a cluster; ``beside`` are more columns of its requests."""
+
+    result: Mapping[str, Any]
+    summary: Summary
+    bands: Bands
+    done: ClusterResult
+    warnings: list[str]
+    beside: Mapping[str, Any]
+
+
+def simulated_cluster(args: argparse.Namespace, spec: ClusterSpec, on_progress: Progress | None) -> SimulatedCluster:
+    """Do what ``args`` ask for on the cluster ``spec``."""
+    import numpy as np
+
+    from simserve.cli.simulate import bands_of, rejections
+    from simserve.metrics.summary import summarize
+    from simserve.simulation import bands_wanted
+    from simserve.simulation.cluster import Defaults, simulate_cluster
+    from simserve.simulation.cluster.report import cluster_object
+
+    options = engine_options(args)
+    model, hardware = model_and_hardware(args) if args.cluster is None else named_model_and_hardware(args)
+    defaults = Defaults(model, hardware, options)
+    requests = offered_requests(args, options.block_size)
+    done = simulate_cluster(requests.source, spec, defaults, on_progress)
+    edges: Sequence[ClusterResult] = ()
+    if bands_wanted(args.bands, len(requests.source)):
+        edges = [simulate_cluster(requests.source, spec, defaults, on_progress, edge) for edge in (-1, 1)]
+    summary = summarize(done.records, done.totals, args.metric_percentiles)
+    bands = bands_of(summary, edges, args.bands)
+    warnings = rejections(summary, max(each.max_model_len for each in done.descriptions))
+    result = {**cluster_object(done, summary, bands), **requests.labels}
+    names = np.array([member.name for member in done.members] + [None])
+    return SimulatedCluster(result, summary, bands, done, warnings, {"replica": names[done.places.member]})
+
+
+def show(run: SimulatedCluster, width: int | None) -> None:
+    """Print latencies, groups, replicas and tenants as tables."""
+    from rich.console import Console, Group
+
+    from simserve.metrics.latency import DEFINITIONS
+    from simserve.metrics.tables import latency_table, load_lines
+    from simserve.simulation.cluster.report import group_rows, tenant_rows
+
+    result, summary, bands = run.done, run.summary, run.bands
+    devices = sum(member.devices for member in result.members)
+    trust = {
+        f"profile {each.hardware_profile}, {'calibrated' if each.calibrated else 'uncalibrated'}: {each.uncertainty}"
+        for each in result.descriptions
+    }
+    parts: list[RenderableType] = [
+        f"{len(result.members)} replicas on {devices} devices, router {result.router}: "
+        f"{result.descriptions[0].workload}",
+        latency_table(summary, bands),
+        *(f"{label:<12} {value}" for label, value in load_lines(summary, bands)),
+        f"{'retries':<12} {int(result.places.retries.sum()):,}",
+        f"{'prefix cache':<12} {summary.prefix_cache_hit_rate:.1%} of {summary.totals.prompt_tokens:,} prompt tokens",
+        "",
+        _table("group", group_rows(result), GROUP_COLUMNS),
+        _replica_table(result),
+    ]
+    if result.tenants:
+        columns = ("requests", "finished", "output_tokens", "mean_ttft_ms", "p99_ttft_ms", "good_fraction")
+        parts.append(_table("tenant", tenant_rows(result), columns))
+    parts += [*sorted(trust), f"low–high: {bands.basis}"]
+    parts += [f"[dim]{name} = {definition}[/dim]" for name, definition in DEFINITIONS.items()]
+    Console(width=width).print(Group(*parts))
+
+
+def _replica_table(result: ClusterResult) -> RenderableType:
+    rows: list[dict[str, Any]] = [
+        {**vars(member), "busy_fraction": member.busy_fraction} for member in result.members[:MOST_ROWS]
+    ]
+    columns = ("finished", "input_tokens", "output_tokens", "steps", "busy_fraction", "peak_kv_blocks", "failures")
+    table = _table("replica", rows, columns)
+    if len(result.members) > MOST_ROWS:
+        table.caption = f"and {len(result.members) - MOST_ROWS:,} more: all of them are in --json"
+    return table
+
+
+def _table(what: str, rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> Any:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column(what, no_wrap=True)
+    for column in columns:
+        table.add_column(_words(column), justify="left" if column in ("hardware", "model") else "right")
+    for row in rows:
+        table.add_row(row["name"], *(_cell(column, row[column]) for column in columns))
+    return table
+
+
+def _words(column: str) -> str:
+    text = column.removesuffix("_fraction").replace("_", " ")
+    return f"{text.removesuffix(' ms')}, ms" if text.endswith(" ms") else text
+
+
+def _cell(column: str, value: object) -> str:
+    if value is None:
+        return "-"
+    if column.endswith("_fraction"):
+        return f"{value:.1%}"
+    return f"{value:,.2f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)

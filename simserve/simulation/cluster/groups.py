@@ -1,0 +1,96 @@
+"""From groups in a cluster file to engines that can run: each prepared once, however many replicas it has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from simserve.config import EngineOptions
+from simserve.errors import ConfigError, SimServeError
+from simserve.hardware import HardwareProfile, load_hardware
+from simserve.models import ModelSpec, load_model
+from simserve.simulation.cluster.spec import ClusterSpec, GroupSpec
+from simserve.simulation.setup import EngineSetup, prepare
+
+GB = 2**30
+OPTION_NAMES = frozenset(field.name for field in fields(EngineOptions))
+PARALLEL = ("tensor_parallel_size",)
+"""Engine options that are fields of a group themselves."""
+
+Loader = Callable[[str], Any]
+
+
+@dataclass(frozen=True)
+class Group:
+    """A group that can run: its entry in the file, and the engine that each of its replicas is."""
+
+    spec: GroupSpec
+    setup: EngineSetup
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def devices(self) -> int:
+        """Of one replica."""
+        return self.setup.options.tensor_parallel_size
+
+
+def prepare_groups(
+    spec: ClusterSpec, model: ModelSpec | None, hardware: HardwareProfile | None, options: EngineOptions, edge: int = 0
+) -> list[Group]:
+    """All groups of ``spec``; ``model``, ``hardware`` and ``options`` are for what it does not say.
+
+    Raises :class:`ConfigError` in one sentence that names the group and its field; for ``edge`` see
+    :func:`simserve.simulation.setup.prepare`.
+    """
+    models: dict[str, ModelSpec] = {}
+    profiles: dict[str, HardwareProfile] = {}
+    groups = []
+    for index, group in enumerate(spec.groups):
+        field = f"groups[{index}]"
+        named_model, named_hardware = group.model or spec.model, group.hardware or spec.hardware
+        own_model = _named(f"{field}.model", named_model, models, load_model) or model
+        own_hardware = _named(f"{field}.hardware", named_hardware, profiles, load_hardware) or hardware
+        if own_model is None:
+            raise ConfigError(f"{field}.model is not given: name one there, for the whole file, or as --model")
+        if own_hardware is None:
+            raise ConfigError(f"{field}.hardware is not given: name one there, for the whole file, or as --hardware")
+        if group.memory_gb is not None:
+            own_hardware = own_hardware.with_overrides(int(group.memory_gb * GB))
+        own_options = _options(field, group, options)
+        try:
+            groups.append(Group(group, prepare(own_model, own_hardware, own_options, edge)))
+        except SimServeError as error:
+            raise type(error)(f"{field} ({group.name}): {error}") from None
+    return groups
+
+
+def _named(field: str, name: str | None, known: dict[str, Any], load: Loader) -> Any:
+    if name is None:
+        return None
+    if name not in known:
+        try:
+            known[name] = load(name)
+        except SimServeError as error:
+            raise type(error)(f"{field}: {error}") from None
+    return known[name]
+
+
+def _options(field: str, group: GroupSpec, options: EngineOptions) -> EngineOptions:
+    for name in group.engine:
+        if name in PARALLEL:
+            raise ConfigError(f"{field}.engine.{name} is a field of the group itself: write {field}.{name}")
+        if name not in OPTION_NAMES:
+            raise ConfigError(f"{field}.engine.{name} is no engine option: write them as on the command line, with _")
+    own = {name: getattr(group, name) for name in PARALLEL if getattr(group, name) is not None}
+    try:
+        return replace(options, **group.engine, **own)
+    except ConfigError as error:
+        raise ConfigError(f"{field}.engine: {error}") from None
+    except TypeError:
+        raise ConfigError(
+            f"{field}.engine holds a value of the wrong kind; numbers and words go without quotes"
+        ) from None

@@ -1,0 +1,174 @@
+"""A replica as its cluster knows it: what it holds, whether it takes requests, and what it has done so far."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from enum import Enum
+from typing import Protocol
+
+import simpy
+
+from simserve.errors import RequestError
+from simserve.scheduling import Request, Scheduler
+from simserve.simulation.cluster.groups import Group
+from simserve.simulation.cluster.recorder import GroupRecorder
+from simserve.simulation.front_end import FrontEnd
+from simserve.simulation.replica import Replica, Run
+from simserve.simulation.simulate import new_front_end
+
+
+class State(Enum):
+    """Of a member. Only who is ready gets requests; who drains ends those it has."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    DOWN = "down"
+    STOPPED = "stopped"
+
+
+class MemberObserver(Protocol):
+    """Who wants to know what became of a member's requests, or of each of its runs."""
+
+    def ended(self, member: Member, requests: list[Request]) -> None:
+        """These got their last token from ``member``. Must not give it new ones at once."""
+        ...
+
+    def refused(self, member: Member, request: Request) -> None:
+        """``request`` has a prompt that ``member`` can never hold."""
+        ...
+
+    def ran(self, member: Member, run: Run) -> None:
+        """``member`` is through with ``run``."""
+        ...
+
+
+class Member:
+    """The replica with number ``index`` of all, which is number ``number`` of ``group``.
+
+    A member that fails or is stopped comes back as a new engine: nothing is cached. ``may_halt`` as for a replica;
+    ``is_replaceable`` if somebody may start it again once it is stopped.
+    """
+
+    def __init__(
+        self,
+        env: simpy.Environment,
+        index: int,
+        number: int,
+        group: Group,
+        recorder: GroupRecorder,
+        *,
+        may_halt: bool,
+        is_replaceable: bool,
+    ) -> None:
+        self.index = index
+        self.number = number
+        self.group = group
+        self.state = State.READY
+        self.is_replaceable = is_replaceable
+        self.held: dict[Hashable, tuple[Request, int]] = {}
+        """Requests it was given and that have not ended, and with how many tokens they count."""
+        self.busy_s = 0.0
+        self.steps = 0
+        self.failures = 0
+        self.wasted_prefill_tokens = 0
+        """Prompt tokens computed in steps that ended, for requests that then lost them by a failure."""
+        self.lives: list[tuple[float, float | None]] = []
+        """From when to when its devices were taken; None: to the end."""
+        self.most_tokens = 0
+        self._env = env
+        self._recorder = recorder
+        self._may_halt = may_halt
+        self._observers: list[MemberObserver] = []
+        self._least_free_blocks = group.setup.limits.num_blocks - 1
+        self._front_end_busy_s = 0.0
+        self._build()
+
+    @property
+    def name(self) -> str:
+        """``fast/3``: unique in the cluster."""
+        return f"{self.group.name}/{self.number}"
+
+    @property
+    def peak_kv_blocks(self) -> int:
+        """Most KV blocks in use after any step."""
+        least = min(self._least_free_blocks, self.scheduler.least_free_blocks)
+        return self.group.setup.limits.num_blocks - 1 - least
+
+    @property
+    def front_end_busy_s(self) -> float:
+        """For how long the busiest process of its front end has worked."""
+        return self._front_end_busy_s + (self._front_end.busy_s if self._front_end else 0.0)
+
+    def observe(self, observer: MemberObserver) -> None:
+        self._observers.append(observer)
+
+    def submit(self, request: Request) -> None:
+        """Take ``request`` now."""
+        if self._front_end is None:
+            self._admit(request)
+        else:
+            self._front_end.submit(request)
+
+    def run_done(self, run: Run, finished: list[Request]) -> None:
+        """See :class:`simserve.simulation.replica.StepObserver`."""
+        self.busy_s += run.end_s - run.start_s
+        self.steps += run.plan.repeat
+        recorder = self._recorder
+        recorder.member = self.index
+        recorder.run_done(run, finished)
+        for observer in self._observers:
+            observer.ran(self, run)
+            if finished:
+                observer.ended(self, finished)
+
+    def take_devices(self) -> None:
+        """From now on its devices are paid for."""
+        self.lives.append((self._env.now, None))
+
+    def release_devices(self) -> None:
+        """From now on they are not."""
+        self.lives[-1] = (self.lives[-1][0], self._env.now)
+
+    def halt(self) -> list[Request]:
+        """Fail now: whoever was here, in order of coming in, with the tokens that had come out."""
+        self.failures += 1
+        requests = self.replica.halt()
+        for request in requests:
+            self.wasted_prefill_tokens += min(max(request.computed_tokens, 0), request.input_tokens)
+        if self._front_end is not None:
+            self._front_end_busy_s += self._front_end.busy_s
+            requests += self._front_end.halt()
+        self._least_free_blocks = min(self._least_free_blocks, self.scheduler.least_free_blocks)
+        self._build()
+        return requests
+
+    def renew(self) -> None:
+        """Start over with an empty cache; nothing may be held."""
+        self._least_free_blocks = min(self._least_free_blocks, self.scheduler.least_free_blocks)
+        if self._front_end is not None:
+            self._front_end_busy_s += self._front_end.busy_s
+        self._build()
+
+    def _build(self) -> None:
+        setup = self.group.setup
+        self.scheduler: Scheduler = setup.new_scheduler()
+        self.most_tokens = self.scheduler.most_tokens
+        self._front_end: FrontEnd | None = new_front_end(setup, self._env, self)
+        self.replica = Replica(
+            self._env,
+            self.scheduler,
+            setup.timer,
+            self._front_end or self,
+            async_scheduling=setup.async_scheduling,
+            may_halt=self._may_halt,
+        )
+        if self._front_end is not None:
+            self._front_end.connect(self.replica, self._admit)
+
+    def _admit(self, request: Request) -> None:
+        try:
+            self.replica.submit(request)
+        except RequestError:
+            for observer in self._observers:
+                observer.refused(self, request)

@@ -1,0 +1,114 @@
+"""What a run on a cluster yields: records and totals of all, and a row for each member, group and tenant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from simserve.metrics.records import FINISHED, Records, RunDescription, RunTotals
+from simserve.simulation.cluster.autoscaler import ScalingDecision
+from simserve.simulation.cluster.member import Member
+from simserve.simulation.cluster.recorder import Places, merged_records
+from simserve.simulation.cluster.spec import TenantSpec
+from simserve.simulation.simulate import describe
+
+if TYPE_CHECKING:
+    from simserve.simulation.cluster.simulate import Cluster
+
+SUMMED = ("busy_s", "steps", "computed_prefill_tokens", "flops", "bytes_moved", "mean_running_requests")
+
+
+@dataclass(frozen=True)
+class MemberResult:
+    """One replica over the whole run; in ``alive_s`` of it its devices were taken, which ``busy_fraction`` is of."""
+
+    name: str
+    group: str
+    hardware: str
+    devices: int
+    finished: int
+    input_tokens: int
+    output_tokens: int
+    steps: int
+    busy_s: float
+    alive_s: float
+    peak_kv_blocks: int
+    kv_blocks: int
+    failures: int
+    wasted_prefill_tokens: int
+
+    @property
+    def busy_fraction(self) -> float:
+        return self.busy_s / self.alive_s if self.alive_s else 0.0
+
+
+@dataclass(frozen=True)
+class ClusterResult:
+    """Everything shown is computed from these; ``descriptions`` and ``group_totals`` have an entry for each group."""
+
+    records: Records
+    places: Places
+    totals: RunTotals
+    members: tuple[MemberResult, ...]
+    group_names: tuple[str, ...]
+    descriptions: tuple[RunDescription, ...]
+    tenants: tuple[TenantSpec, ...]
+    decisions: tuple[ScalingDecision, ...]
+    router: str
+    moved_tokens: int
+    """Of answers, that were computed again as part of the prompt after a failure."""
+
+
+def result_of(cluster: Cluster, workload_name: str) -> ClusterResult:
+    """What ``cluster``, whose run is over, has done."""
+    records, places = merged_records(cluster.recorders)
+    totals = _totals(cluster, records)
+    finished = records.status == FINISHED
+    end_s = float(np.nanmax(records.finish_s, initial=0.0))
+    return ClusterResult(
+        records=records,
+        places=places,
+        totals=totals,
+        members=tuple(_member(member, records, places, finished, end_s) for member in cluster.members),
+        group_names=tuple(group.name for group in cluster.groups),
+        descriptions=tuple(describe(group.setup, workload_name) for group in cluster.groups),
+        tenants=cluster.spec.tenants,
+        decisions=tuple(decision for scaler in cluster.autoscalers for decision in scaler.decisions),
+        router=cluster.spec.router.policy,
+        moved_tokens=sum(recorder.moved_tokens for recorder in cluster.recorders),
+    )
+
+
+def _totals(cluster: Cluster, records: Records) -> RunTotals:
+    """Of all members together: times, steps and work are sums, so that those of one member are its own."""
+    parts = [recorder.totals(records) for recorder in cluster.recorders]
+    sums = {name: sum(getattr(part, name) for part in parts) for name in SUMMED}
+    return replace(
+        parts[0],
+        **sums,
+        peak_kv_blocks_used=max(part.peak_kv_blocks_used for part in parts),
+        front_end_busy_s=max(member.front_end_busy_s for member in cluster.members),
+    )
+
+
+def _member(member: Member, records: Records, places: Places, finished: np.ndarray, end_s: float) -> MemberResult:
+    own = finished & (places.member == member.index)
+    lives = [(start_s, end_s if until_s is None else until_s) for start_s, until_s in member.lives]
+    return MemberResult(
+        name=member.name,
+        group=member.group.name,
+        hardware=member.group.setup.hardware.name,
+        devices=member.group.devices,
+        finished=int(own.sum()),
+        input_tokens=int(records.input_tokens[own].sum()),
+        output_tokens=int(records.output_tokens[own].sum()),
+        steps=member.steps,
+        busy_s=member.busy_s,
+        alive_s=sum(max(min(until_s, end_s) - start_s, 0.0) for start_s, until_s in lives),
+        peak_kv_blocks=member.peak_kv_blocks,
+        kv_blocks=member.group.setup.limits.num_blocks,
+        failures=member.failures,
+        wasted_prefill_tokens=member.wasted_prefill_tokens,
+    )
