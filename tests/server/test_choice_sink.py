@@ -10,8 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from simserve.engines.base import GenerationRequest, TokenEvent
+from simserve.server.plans import Piece
 from simserve.server.responses import ChunkWriter, Envelope
-from simserve.server.simulated_plans import SimulatedChoice
 from simserve.server.streaming import ChoiceSink
 
 WORDS = ["", "Once", " upon", "", " a", " time", ' "quoted"', "\n", " é", "."]
@@ -38,6 +38,19 @@ class Wire:
         return self.room
 
 
+class Known:
+    """A choice all of whose words are known beforehand."""
+
+    index = 0
+    sequence = GenerationRequest("r", [1], len(WORDS))
+    pieces = WORDS
+    is_silent = False
+    reasoning_tokens = 0
+
+    def read(self, event: TokenEvent) -> Piece:
+        return Piece("".join(WORDS[event.index : event.index + event.tokens]), event.finish_reason)
+
+
 @dataclass(frozen=True)
 class Step:
     """What happens around a token: is anything made ready before, how many come at once, has the reader room."""
@@ -53,9 +66,8 @@ steps = st.lists(st.builds(Step, st.booleans(), st.integers(1, 3), st.booleans()
 async def read(chat: bool, around: list[Step]) -> tuple[str, list[str]]:
     """The text that a client gets, and the frames."""
     wire, count = Wire(), len(WORDS)
-    choice = SimulatedChoice(0, GenerationRequest("r", [1], count), WORDS, "length")
     envelope = Envelope("id", "model", 0, chat)
-    sink = ChoiceSink(wire, ChunkWriter(envelope, 0), choice, None)  # type: ignore[arg-type]
+    sink = ChoiceSink(wire, ChunkWriter(envelope, 0), Known(), None)  # type: ignore[arg-type]
     said = 0
     for step in around:
         tokens = min(step.tokens, count - 1 - said)
