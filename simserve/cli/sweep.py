@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from simserve.sweep.report.findings import Findings
     from simserve.sweep.run import OnProgress
     from simserve.sweep.spec import SweepSpec
+    from simserve.sweep.store import Store
 
 DEFAULT_OUT = Path("sweep")
 FORMATS = ("text", "md", "json")
@@ -80,11 +81,13 @@ def run(args: argparse.Namespace) -> int:
     from simserve.sweep.store import FILE_NAME, Store
 
     spec = sweep_spec(args)
-    jobs = jobs_of(spec)
-    check(jobs)
+    check(jobs_of(spec))
     executor = executor_of(args)
     if (args.out / FILE_NAME).exists() and not args.resume:
         raise ConfigError(f"{args.out} has a sweep already; add --resume to go on with it, or name another --out")
+    with Store(args.out) as store:
+        spec = with_kept_traces(spec, store)
+    jobs = jobs_of(spec)
     with Store(args.out) as store, sweep_progress(f"simserve sweep --resume --out {args.out}") as on_progress:
         store.note("spec", spec.model_dump(mode="json", by_alias=True))
         store.note("jobs", [job.key for job in jobs])
@@ -122,6 +125,31 @@ def sweep_spec(args: argparse.Namespace) -> SweepSpec:
     if not base and not axes:
         raise ConfigError("what is to be swept? Name a SPEC.yaml, or options with several values, see --help")
     return spec_from(yaml.safe_load(yaml.safe_dump(given)), str(args.spec or "the options"))
+
+
+def with_kept_traces(spec: SweepSpec, store: Store) -> SweepSpec:
+    """``spec`` with each trace of a server replaced by a copy in the sweep's folder: a server that goes on serving has
+    another trace for each run. A sweep that goes on keeps the copies that it has.
+    """
+    from simserve.workload.traces import is_address, keep_trace
+
+    noted = store.noted("traces")
+    kept: dict[str, str] = dict(noted) if isinstance(noted, dict) else {}
+
+    def copy_of(value: Any) -> Any:
+        if not isinstance(value, str) or not is_address(value):
+            return value
+        if not Path(kept.get(value, "")).is_file():
+            kept[value] = str(keep_trace(value, store.path.parent))
+        return kept[value]
+
+    given = spec.model_dump(mode="json", by_alias=True)
+    if "trace" in given["base"]:
+        given["base"]["trace"] = copy_of(given["base"]["trace"])
+    if isinstance(given["axes"].get("trace"), list):
+        given["axes"]["trace"] = [copy_of(value) for value in given["axes"]["trace"]]
+    store.note("traces", kept)
+    return type(spec).model_validate(given)
 
 
 def given_settings(args: argparse.Namespace) -> Iterator[tuple[str, list[Any]]]:

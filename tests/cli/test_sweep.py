@@ -10,7 +10,9 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pandas as pd
@@ -83,6 +85,46 @@ def test_the_report_is_drawn_again(tmp_path: Path, capsys: pytest.CaptureFixture
     capsys.readouterr()
     assert main(["report", str(tmp_path), "--format", "md"]) == 0
     assert capsys.readouterr().out.startswith("## My sweep\n")
+
+
+class Changing(BaseHTTPRequestHandler):
+    """A server that goes on serving: its trace grows by a request each time it is asked for."""
+
+    asked = 0
+
+    def do_GET(self) -> None:
+        type(self).asked += 1
+        rows = "".join(f"{second},100,10\n" for second in range(10 + self.asked))
+        body = f"arrival_s,input_tokens,output_tokens\n{rows}".encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Silence."""
+
+
+def test_all_runs_see_the_same_trace_of_a_server(tmp_path: Path) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Changing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}/trace"
+    argv = ["sweep", *SMALL[:2], "--trace", url, "--hardware", "A100,L4", "--out", str(tmp_path), "--jobs", "1"]
+    try:
+        assert main(argv) == 0
+        assert main([*argv, "--resume"]) == 0
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert Changing.asked == 1
+    assert table(tmp_path)["completed"].tolist() == [11, 11]
+    assert len(list(tmp_path.glob("trace-*"))) == 1
+
+
+def test_a_rate_without_end_is_a_value(tmp_path: Path) -> None:
+    argv = ["sweep", *SMALL, "--hardware", "A100", "--request-rate", "5,inf", "--out", str(tmp_path), "--jobs", "1"]
+    assert main(argv) == 0
+    assert table(tmp_path)["request_rate"].tolist() == [5.0, float("inf")]
 
 
 @pytest.mark.parametrize(

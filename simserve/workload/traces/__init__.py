@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from simserve.workload.traces.formats import FORMATS
-from simserve.workload.traces.read import read_trace
+from simserve.workload.traces.read import is_address, keep_trace, read_trace
 
-__all__ = ["FORMATS", "read_trace"]
+__all__ = ["FORMATS", "is_address", "keep_trace", "read_trace"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
@@ -28,9 +29,25 @@ def read_trace(source: str) -> Workload:
     return _workload(name, _format_of(table).read(table))
 
 
+def is_address(source: str) -> bool:
+    """Whether a trace is to be had from an http(s) server, where it may be another one next time."""
+    return source.startswith(("http://", "https://"))
+
+
+def keep_trace(url: str, folder: Path) -> Path:
+    """Download the trace at ``url`` into ``folder``, named by its content, so that many runs read the same one.
+
+    Raises :class:`WorkloadError` if it cannot be had, :class:`OSError` if it cannot be written.
+    """
+    name, content = _fetch(url)
+    path = folder / f"{PurePosixPath(name).stem}-{hashlib.sha256(content).hexdigest()[:8]}{PurePosixPath(name).suffix}"
+    path.write_bytes(content)
+    return path
+
+
 def _fetch(source: str) -> tuple[str, bytes]:
     """The file's name and content."""
-    if source.startswith(("http://", "https://")):
+    if is_address(source):
         content = _download(source)  # first: it rejects a malformed address
         return PurePosixPath(urlsplit(source).path).name or source, content
     try:
