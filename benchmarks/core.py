@@ -22,7 +22,8 @@ import numpy as np
 import simpy
 
 from simserve.config import EngineOptions
-from simserve.hardware import load_hardware
+from simserve.hardware import HardwareProfile, load_hardware
+from simserve.latency import StepTimer
 from simserve.models import load_model
 from simserve.scheduling import Request
 from simserve.simulation import Recorder, Replica, prepare, simulate
@@ -46,6 +47,7 @@ def main() -> None:
     show("bare SimPy timeout event", event_us, event_us)
     figures |= steps(event_us, args.repeats, shrink)
     figures |= requests(event_us, args.repeats, shrink)
+    figures |= latency_model(args.repeats, shrink)
     figures |= long_runs(event_us, shrink)
     figures |= traces(args.repeats)
     if args.json:
@@ -78,13 +80,16 @@ def steps(event_us: float, repeats: int, shrink: int) -> dict[str, Any]:
     return figures
 
 
-def decode_step_us(batch: int, alone: bool, count: int) -> float:
+def decode_step_us(
+    batch: int, alone: bool, count: int, timed_by: Callable[[StepTimer], Any] = lambda timer: timer
+) -> float:
     """Time ``count`` decode steps of ``batch`` requests, records and gaps included, after all prompts are in."""
     options = EngineOptions(max_num_seqs=1024, num_gpu_blocks=1 << 20, max_num_batched_tokens=8192)
     setup = prepare(load_model(MODEL), load_hardware(HARDWARE), options)
     env = simpy.Environment()
     scheduler = setup.new_scheduler()
-    replica = Replica(env, scheduler, setup.timer, Recorder(scheduler, setup.timer), async_scheduling=True)
+    timer = timed_by(setup.timer)
+    replica = Replica(env, scheduler, timer, Recorder(scheduler, timer), async_scheduling=True)
     if alone:
         replica.most_repeats = 1
     for index in range(batch):
@@ -113,9 +118,43 @@ def requests(event_us: float, repeats: int, shrink: int) -> dict[str, Any]:
     return {"request_us": cost, "request_events": cost / event_us, "request_rate": rate}
 
 
-def request_us(count: int, rate: float) -> float:
+def request_us(count: int, rate: float, hardware: HardwareProfile | None = None) -> float:
     workload = synthetic_workload(count, rate, 512, 256, seed=1)
-    return timed_s(lambda: run(workload)) / count * 1e6
+    return timed_s(lambda: run(workload, hardware)) / count * 1e6
+
+
+class ConstantTimer:
+    """Every step takes as long: what is left of the core's cost without a latency model."""
+
+    def __init__(self, timer: StepTimer) -> None:
+        self.total_work = timer.total_work
+
+    def step_s(self, *_: object) -> float:
+        return 0.02
+
+    def decode_steps_s(self, decodes: int, decode_context_tokens: int, steps: int) -> np.ndarray[Any, Any]:
+        return np.full(steps, 0.02)
+
+
+def latency_model(repeats: int, shrink: int) -> dict[str, Any]:
+    """What calibrated step times cost: a request on the data sheet alone, and steps that are all the same."""
+    hardware, count, rate = load_hardware(HARDWARE), 10_000 // shrink, 10.0
+    plain = hardware.model_copy(update={"calibration": None})
+    costs: dict[str, list[float]] = {}
+    for _ in range(repeats):  # in turns, so that a machine that slows down slows all alike
+        costs.setdefault("request_calibrated_us", []).append(request_us(count, rate, hardware))
+        costs.setdefault("request_data_sheet_us", []).append(request_us(count, rate, plain))
+        costs.setdefault("steps_calibrated_us", []).append(decode_step_us(256, True, 4000 // shrink))
+        costs.setdefault("steps_constant_us", []).append(decode_step_us(256, True, 4000 // shrink, ConstantTimer))
+    figures: dict[str, Any] = {name: statistics.median(each) for name, each in costs.items()}
+    for what, one, other in (
+        ("request, calibrated over data sheet", "request_calibrated_us", "request_data_sheet_us"),
+        ("decode step, calibrated over constant", "steps_calibrated_us", "steps_constant_us"),
+    ):
+        ratio = statistics.median(a / b for a, b in zip(costs[one], costs[other], strict=True))
+        figures[f"{one.removesuffix('_us')}_over_{other.split('_', 1)[1].removesuffix('_us')}"] = ratio
+        print(f"{what:<58} {figures[one]:10.2f} us = {ratio:6.2f} x")
+    return figures
 
 
 def long_runs(event_us: float, shrink: int) -> dict[str, Any]:
@@ -151,8 +190,8 @@ def traces(repeats: int) -> dict[str, Any]:
     return figures
 
 
-def run(workload: Workload) -> Any:
-    return simulate(workload, load_model(MODEL), load_hardware(HARDWARE), EngineOptions())
+def run(workload: Workload, hardware: HardwareProfile | None = None) -> Any:
+    return simulate(workload, load_model(MODEL), hardware or load_hardware(HARDWARE), EngineOptions())
 
 
 def timed_s(work: Callable[[], Any]) -> float:

@@ -39,6 +39,7 @@ TEXTS = (
     ("hf-split", "NAME", "split of the data set (train)"),
     ("hf-name", "NAME", "name on the hub of a data set that lies in a folder"),
     ("random-mm-bucket-config", "DICT", "{(height, width, 1): probability, ...} of images"),
+    ("random-mm-limit-mm-per-prompt", "N|JSON", 'most images in a request: 3, or {"image": 3, "video": 0}'),
     ("window", "START:LENGTH", "timed_trace: only these seconds of it"),
 )
 
@@ -50,7 +51,12 @@ def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--dataset-path", metavar="FILE", help="its file, or its name on the hub")
     group.add_argument("--disable-shuffle", action="store_true", help="take samples in the order of the file")
     group.add_argument("--no-oversample", action="store_true", help="use no sample twice, even if there are too few")
-    group.add_argument("--skip-chat-template", action="store_true", help="send prompts of custom files as they are")
+    group.add_argument(
+        "--skip-chat-template",
+        "--custom-skip-chat-template",
+        action="store_true",
+        help="send prompts of custom files as they are",
+    )
     group.add_argument("--input-len", type=whole_number, metavar="N", help="--random-input-len or --sonnet-input-len")
     group.add_argument(
         "--output-len", type=whole_number, metavar="N", help="tokens in each answer, whatever the data set"
@@ -60,9 +66,6 @@ def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--hf-output-len", type=whole_number, metavar="N", help="tokens in each answer (the data set's)")
     group.add_argument("--no-reranker", action="store_true", help="random-rerank: the model is no cross-encoder")
-    group.add_argument(
-        "--random-mm-limit-mm-per-prompt", type=whole_number, metavar="N", help="most images in a request"
-    )
     for name, default, meaning in LENGTHS:
         group.add_argument(f"--{name}", type=whole_number, default=None, metavar="N", help=f"{meaning} ({default})")
     for name, fraction, meaning in NUMBERS:
@@ -84,7 +87,7 @@ def forced_output(args: argparse.Namespace) -> int | None:
 def dataset_settings(args: argparse.Namespace) -> dict[str, Any]:
     """Options of data sets that were given, by their names with underscores."""
     names = [name for name, *_ in (*LENGTHS, *NUMBERS, *TEXTS)]
-    names += ["random-mm-limit-mm-per-prompt", "rate-scale", "max-input", "speed"]
+    names += ["rate-scale", "max-input", "speed"]
     keys = [name.replace("-", "_") for name in names]
     given = {key: getattr(args, key) for key in keys if getattr(args, key) is not None}
     given |= {"no_reranker": args.no_reranker, "no_stream": args.no_stream}

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--out {args.out} must end in .yaml, as profiles do")
     if not args.out.absolute().parent.is_dir():
         raise ConfigError(f"the folder of --out {args.out} does not exist; create it first")
-    profile = measured_profile(args, args.model, args.out.stem)
+    profile = _measured_profile(args)
     write_profile(profile, args.out)
     _print(profile, args.out)
     return 0
@@ -63,16 +63,16 @@ def dtype_of(args: argparse.Namespace) -> str:
     return str(args.dtype or default)
 
 
-def measured_profile(args: argparse.Namespace, model_names: list[str] | None, name: str) -> HardwareProfile:
-    """Calibrate as ``args`` say, with the steps of the models named, showing how far it is on stderr."""
+def _measured_profile(args: argparse.Namespace) -> HardwareProfile:
+    """Calibrate as ``args`` say, showing how far it is on stderr."""
     from simserve.calibration.microbench.calibrate import calibrate, default_models
     from simserve.calibration.microbench.machine import this_machine
     from simserve.models import load_model
 
-    models = [load_model(model) for model in model_names or default_models(args.device)]
+    models = [load_model(model) for model in args.model or default_models(args.device)]
     machine = this_machine(args.device, dtype_of(args), args.threads)
     with shown_progress(sys.stderr) as report:
-        return calibrate(name, machine, models, quick=args.quick, allow_noise=args.allow_noise, report=report)
+        return calibrate(args.out.stem, machine, models, quick=args.quick, allow_noise=args.allow_noise, report=report)
 
 
 def _print(profile: HardwareProfile, out: Path) -> None:

@@ -12,6 +12,7 @@ from simserve.cli.options import number, whole_number
 from simserve.errors import ConfigError
 
 if TYPE_CHECKING:
+    from simserve.bench.server_facts import Server
     from simserve.bench.smoke.checks import Check
 
 DEFAULT_PORT = 8000
@@ -68,11 +69,9 @@ def run(args: argparse.Namespace) -> int:
     return code
 
 
-def _ask(args: argparse.Namespace, server: object) -> int:
-    from simserve.bench.server_facts import Server
+def _ask(args: argparse.Namespace, server: Server) -> int:
     from simserve.bench.smoke.checks import run_checks
 
-    assert isinstance(server, Server)
     checks = run_checks(server, args.model, _show)
     passed = sum(check.passed for check in checks)
     print(f"{passed}/{len(checks)} passed", flush=True)

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simserve.cli.calibrate import add_measuring_arguments, dtype_of, measured_profile
+from simserve.cli.calibrate import add_measuring_arguments, dtype_of
 from simserve.cli.options import number, whole_number
 from simserve.cli.progress import shown_progress
 from simserve.errors import ConfigError
@@ -56,7 +56,14 @@ def _add_workload_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run, compare and print; exit code 1 if the steps differ or a figure is further off than ``--max-error``."""
-    from simserve.calibration.engine_check.run import Wish, check_engine
+    from simserve.calibration.engine_check.run import (
+        GivenProfile,
+        MeasuredMeanwhile,
+        ProfileSource,
+        Wish,
+        check_engine,
+    )
+    from simserve.calibration.microbench.calibrate import CalibrationSession
     from simserve.calibration.microbench.machine import this_machine
     from simserve.config import EngineOptions
     from simserve.models import load_model
@@ -76,13 +83,19 @@ def run(args: argparse.Namespace) -> int:
         max_num_batched_tokens=args.max_num_batched_tokens,
         num_gpu_blocks=args.num_gpu_blocks,
     )
-    hardware = _hardware(args)
-    model = load_model(args.model or _calibrated_model(hardware))
+    hardware = _given_hardware(args)
+    models = _models(args, hardware)
     machine = this_machine(args.device, dtype_of(args), args.threads)
     with shown_progress(sys.stderr) as report:
-        check = check_engine(
-            machine, model, hardware, options, wish, args.repeats, allow_noise=args.allow_noise, report=report
-        )
+        shared = {"allow_noise": args.allow_noise, "report": report}
+        source: ProfileSource
+        if hardware is None:
+            calibrated_on = [load_model(name) for name in args.calibrate_on or models]
+            session = CalibrationSession("this-machine", machine, calibrated_on, quick=args.quick, **shared)
+            source = MeasuredMeanwhile(session)
+        else:
+            source = GivenProfile(hardware)
+        check = check_engine(machine, load_model(models[0]), source, options, wish, args.repeats, **shared)
     if args.json:
         print(json.dumps(_as_object(check), indent=2))
     else:
@@ -93,12 +106,12 @@ def run(args: argparse.Namespace) -> int:
     return TOO_FAR_OFF if check.difference or too_far_off else 0
 
 
-def _hardware(args: argparse.Namespace) -> HardwareProfile:
-    """The profile that is given, whose threads and number format then hold too; or one that is measured now."""
+def _given_hardware(args: argparse.Namespace) -> HardwareProfile | None:
+    """The profile that is given, whose threads and number format then hold too; None if it is to be measured."""
     from simserve.hardware import load_hardware
 
     if args.hardware is None:
-        return measured_profile(args, args.calibrate_on or ([args.model] if args.model else None), "this-machine")
+        return None
     if args.calibrate_on:
         raise ConfigError("--calibrate-on and --hardware exclude each other; give one of them")
     hardware = load_hardware(args.hardware)
@@ -109,11 +122,18 @@ def _hardware(args: argparse.Namespace) -> HardwareProfile:
     return hardware
 
 
-def _calibrated_model(hardware: HardwareProfile) -> str:
+def _models(args: argparse.Namespace, hardware: HardwareProfile | None) -> list[str]:
+    """What runs: the model that is asked for, else the one that was calibrated, or will be."""
+    from simserve.calibration.microbench.calibrate import default_models
+
+    if args.model:
+        return [args.model]
+    if hardware is None:
+        return list(args.calibrate_on or default_models(args.device))
     anchors = hardware.calibration.step_anchors if hardware.calibration else ()
     if not anchors:
         raise ConfigError(f"which model? {hardware.name} was calibrated with none; name one with --model")
-    return anchors[0].model
+    return [anchors[0].model]
 
 
 def _as_object(check: EngineCheck) -> dict[str, Any]:

@@ -46,12 +46,13 @@ class HostTimes(Part):
 
 
 class MixedStep(Part):
-    """One step of ``decodes`` on ``context`` tokens each beside a chunk of ``chunk`` tokens on ``cached`` ones."""
+    """One step of ``decodes`` on ``context`` tokens each, and ``chunks`` of ``chunk`` tokens on ``cached`` each."""
 
-    decodes: Annotated[int, Field(ge=1)]
+    decodes: Annotated[int, Field(ge=0)]
     context: Annotated[int, Field(ge=0)]
     chunk: Annotated[int, Field(ge=1)]
     cached: Annotated[int, Field(ge=0)]
+    chunks: Annotated[int, Field(ge=1)] = 1
     seconds: Annotated[float, Field(gt=0)]
 
 
@@ -75,6 +76,8 @@ class StepAnchors(Part):
     chunk_s: Annotated[dict[str, Numbers], Field(min_length=1)]
     """By cached tokens, at each of ``chunk_tokens``: the chunk that ends a prompt."""
     mixed: tuple[MixedStep, ...] = ()
+    row_block: Annotated[int, Field(ge=1)] = 1
+    """Steps with a chunk are padded to a multiple of so many rows."""
     points: Annotated[int, Field(ge=1)]
     held_out: tuple[HeldOut, ...] = ()
 

@@ -1,16 +1,14 @@
 """What whole steps take over the sum of their operators: the factors that carry anchors to another model.
 
 Host time is taken off the measured step first. Factors are kept by phase: decodes by batch and context, prompts by
-tokens, cached tokens behind a chunk, decodes beside a chunk.
+tokens, cached tokens before a chunk, decodes beside a chunk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 
-from simserve.hardware import HostTimes, StepAnchors
+from simserve.hardware import HostTimes, MixedStep, StepAnchors
 from simserve.latency.lines import Floats
 from simserve.latency.operator_sums import OperatorSums
 
@@ -30,7 +28,7 @@ class Factors:
         self.prompt_device_s = np.array(anchors.prompt_s) - host.step_s - host.request_s
         self.prompt = self._prompt_factors()
         self.cached = self._cached_factor()
-        self.beside = self._beside_factor()
+        self.beside, self.more_chunk_s = self._mixed_factors()
 
     def prompt_at(self, tokens: float) -> float:
         """Factor of so many rows, by straight lines."""
@@ -58,19 +56,23 @@ class Factors:
                 alone_s = self._chunk_alone_s(int(tokens))
                 added_s = self._sums.chunk_s(int(tokens), int(cached)) - self._sums.chunk_s(int(tokens), 0)
                 points.append((added_s, seconds - self._host_s(1) - alone_s, seconds))
-        return _fitted(points)
+        added, left, whole = np.array(points).T
+        return _fitted(added[:, None], left, whole)[0]
 
-    def _beside_factor(self) -> float:
-        """Of the attention of decodes beside a chunk."""
-        points = []
+    def _mixed_factors(self) -> tuple[float, float]:
+        """Of the attention of decodes beside a chunk; and seconds per layer of each chunk after the first."""
+        sums, parts, left_s, step_s = self._sums, [], [], []
         for step in self._anchors.mixed:
-            rows = step.chunk + step.decodes
-            added_s = self._sums.chunk_s(step.chunk, step.cached) - self._sums.chunk_s(step.chunk, 0)
-            alone_s = self.prompt_at(rows) * self._sums.rows_s(rows, 1 + step.decodes)
-            alone_s += self.prompt_at(step.chunk) * self._sums.chunk_s(step.chunk, 0) + self.cached * added_s
-            left_s = step.seconds - self._host_s(1 + step.decodes) - alone_s
-            points.append((self._sums.beside_s(step.decodes, step.decodes * step.context), left_s, step.seconds))
-        return _fitted(points)
+            rows, requests = padded_rows(step, self._anchors.row_block), step.chunks + step.decodes
+            added_s = sums.chunk_s(step.chunk, step.cached) - sums.chunk_s(step.chunk, 0)
+            attention_s = self.prompt_at(step.chunk) * sums.chunk_s(step.chunk, 0) + self.cached * added_s
+            known_s = self.prompt_at(rows) * sums.rows_s(rows, requests) + step.chunks * attention_s
+            beside_s = sums.beside_s(step.decodes, step.decodes * step.context) if step.decodes else 0.0
+            parts.append((beside_s, (step.chunks - 1) * float(sums.layers_count)))
+            left_s.append(step.seconds - self._host_s(requests) - known_s)
+            step_s.append(step.seconds)
+        beside, more_chunk_s = _fitted(np.array(parts).reshape(-1, 2), np.array(left_s), np.array(step_s))
+        return beside, more_chunk_s
 
     def _chunk_alone_s(self, tokens: int) -> float:
         return self.prompt_at(tokens) * (self._sums.rows_s(tokens, 1) + self._sums.chunk_s(tokens, 0))
@@ -79,13 +81,27 @@ class Factors:
         return self._host.step_s + self._host.request_s * requests
 
 
-def _fitted(points: Iterable[tuple[float, float, float]]) -> float:
-    """The factor f, not below 0, for which f * part comes closest to what is left of a step, relative to the step.
+def padded_rows(step: MixedStep, row_block: int) -> int:
+    """Rows that the engine computes in ``step``."""
+    rows = step.chunk * step.chunks + step.decodes
+    return rows + -rows % row_block
 
-    Least squares over (part, left, step); 1 without points, as when the operators' own time is all that is known.
+
+def _fitted(parts: Floats, left_s: Floats, step_s: Floats) -> list[float]:
+    """A factor for each column of ``parts``, none below 0, so that their sum comes closest to what is ``left_s``.
+
+    Least squares, relative to the step. Without points the operators' own time is all that is known: 1, then 0.
     """
-    above = below = 0.0
-    for part_s, left_s, step_s in points:
-        above += part_s * left_s / step_s**2
-        below += part_s**2 / step_s**2
-    return max(above / below, 0.0) if below else 1.0
+    factors = [1.0] + [0.0] * (parts.shape[1] - 1)
+    known = np.flatnonzero((parts > 0).any(axis=0))
+    while known.size:
+        scaled = parts[:, known] / step_s[:, None]
+        found = np.linalg.lstsq(scaled, left_s / step_s)[0]
+        if (found >= 0).all():
+            for column, factor in zip(known.tolist(), found.tolist(), strict=True):
+                factors[column] = factor
+            break
+        for column in known[found < 0].tolist():
+            factors[column] = 0.0
+        known = known[found >= 0]
+    return factors

@@ -30,6 +30,8 @@ class OperatorSums(StepTimer):
             host=NO_HOST,
             graphs=False,
         )
+        self.model = model
+        self.layers_count = model.num_layers
         self._flops_per_s = hardware.peak_flops_for(dtype)
         self._bytes_per_s = hardware.bandwidth_bytes_per_s
         self._cache_bytes = float(hardware.l2_bytes or 0)

@@ -6,6 +6,7 @@ from aiohttp import web
 
 from simserve.server.adapter_routes import AdapterRoutes
 from simserve.server.admin import AdminRoutes
+from simserve.server.api_docs.routes import ApiDocs
 from simserve.server.auth import guard
 from simserve.server.errors import errors_as_objects
 from simserve.server.failures import Failures
@@ -23,8 +24,11 @@ from simserve.server.logs import access_log
 from simserve.server.models import ModelPool, Models
 from simserve.server.operations import Operations, Operator
 from simserve.server.request_ids import request_ids, say_request_id
+from simserve.server.responses_api.routes import ResponsesRoutes
 from simserve.server.routes import Routes
+from simserve.server.scoring import ScoringRoutes
 from simserve.server.settings import Settings
+from simserve.server.text_routes import TextRoutes
 from simserve.server.wire import cut_off_stalled_readers
 
 
@@ -63,7 +67,9 @@ def build_app(
         ],
     )
     limits = RequestLimits(settings.inference, charging, drain)
-    for routes in (Routes(models, limits), operator, AdapterRoutes(models), AdminRoutes(models, failures)):
+    answering = (Routes(models, limits), ResponsesRoutes(models, limits), ScoringRoutes(models, limits))
+    running = (operator, AdapterRoutes(models), AdminRoutes(models, failures))
+    for routes in (*answering, TextRoutes(models), *running, ApiDocs()):
         app.add_routes(routes.table())
     drain.doors.append(operator.close)
     app.on_shutdown.append(lambda _: operator.close())

@@ -6,7 +6,9 @@ import base64
 import copy
 import hashlib
 import itertools
+import math
 from array import array
+from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated, Literal, Protocol
 
@@ -53,6 +55,10 @@ class Embedder(Protocol):
         """A vector for each prompt, once the engine has read them all."""
         ...
 
+    async def scores(self, pairs: Sequence[tuple[list[int], list[int]]], request_id: str) -> list[float]:
+        """How well the second of each pair matches the first, once the engine has read both."""
+        ...
+
     def over(self, engine: Engine) -> Embedder:
         """The same for another engine, which must do the same."""
         ...
@@ -71,12 +77,20 @@ class SimulatedEmbedder:
         self._numbers = itertools.count()
 
     async def embed(self, prompts: Sequence[Sequence[int]], request_id: str) -> list[Vector]:
+        await self._read(prompts, request_id)
+        return [self._vector(tokens) for tokens in prompts]
+
+    async def scores(self, pairs: Sequence[tuple[list[int], list[int]]], request_id: str) -> list[float]:
+        """How alike the words of both are: the cosine of their token counts."""
+        await self._read([one + other for one, other in pairs], request_id)
+        return [_likeness(one, other) for one, other in pairs]
+
+    async def _read(self, prompts: Sequence[Sequence[int]], request_id: str) -> None:
         sequences = [
             GenerationRequest(f"{request_id}-{next(self._numbers)}", tokens, max_tokens=1) for tokens in prompts
         ]
         async with opened(self._engine, sequences) as streams:
             await together([drained(stream) for stream in streams])
-        return [self._vector(tokens) for tokens in prompts]
 
     def over(self, engine: Engine) -> SimulatedEmbedder:
         other = copy.copy(self)  # with the same numbers: sequences have ids of their own
@@ -95,6 +109,13 @@ class SimulatedEmbedder:
         ).digest()
         drawn = np.random.default_rng(int.from_bytes(digest, "little")).standard_normal(self.dimensions)
         return (drawn / np.linalg.norm(drawn)).astype(np.float32)
+
+
+def _likeness(one: Sequence[int], other: Sequence[int]) -> float:
+    first, second = Counter(one), Counter(other)
+    shared = sum(count * second[token] for token, count in first.items())
+    lengths = math.sqrt(sum(n * n for n in first.values()) * sum(n * n for n in second.values()))
+    return shared / lengths if lengths else 0.0
 
 
 def embeddings_body(request: EmbeddingRequest, model: str, vectors: Sequence[Vector], prompt_tokens: int) -> bytes:

@@ -70,10 +70,14 @@ def engine_failed(why: str | None) -> ApiError:
     return ApiError(why or "The engine failed; the server's log says why.", status=500)
 
 
+def error_object(error: ApiError) -> dict[str, str | None]:
+    """OpenAI's error object."""
+    return {"message": error.message, "type": error.kind, "param": error.param, "code": error.code}
+
+
 def error_bytes(error: ApiError) -> bytes:
-    """The JSON of OpenAI's error object."""
-    body = {"message": error.message, "type": error.kind, "param": error.param, "code": error.code}
-    return orjson.dumps({"error": body})
+    """The JSON of a body with OpenAI's error object."""
+    return orjson.dumps({"error": error_object(error)})
 
 
 def error_response(error: ApiError) -> web.Response:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from simserve.server.errors import ApiError
@@ -17,6 +17,7 @@ from simserve.server.errors import ApiError
 MAX_PROMPTS = 2048
 MAX_STOPS = 64
 MAX_LOGPROBS = 20
+MAX_ALLOWED = 4096
 MAX_LOGIT_BIAS = 100.0
 
 Prompt = str | list[int]
@@ -103,8 +104,30 @@ Whole = Annotated[int, BeforeValidator(_whole)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Flag = Annotated[bool, Field(strict=True)]
 Penalty = Annotated[Number, Field(ge=-2.0, le=2.0)]
-Stops = Annotated[Sequence[str], BeforeValidator(_stops), Field(max_length=MAX_STOPS)]
-Prompts = Annotated[list[Prompt], BeforeValidator(_prompts)]
+STRINGS = {"type": "array", "items": {"type": "string"}}
+IDS = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
+Stops = Annotated[
+    Sequence[str],
+    BeforeValidator(_stops),
+    Field(max_length=MAX_STOPS),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {**STRINGS, "maxItems": MAX_STOPS}]}),
+]
+Prompts = Annotated[
+    list[Prompt],
+    BeforeValidator(_prompts),
+    WithJsonSchema({"anyOf": [{"type": "string"}, STRINGS, IDS, {"type": "array", "items": IDS}]}),
+]
 TokenIds = Annotated[Sequence[Annotated[Whole, Field(ge=0, lt=2**31)]], Field(max_length=MAX_STOPS)]
-LogitBias = Annotated[dict[int, float], BeforeValidator(_logit_bias)]
+AllowedTokens = Annotated[Sequence[Annotated[Whole, Field(ge=0, lt=2**31)]], Field(max_length=MAX_ALLOWED)]
+LogitBias = Annotated[
+    dict[int, float],
+    BeforeValidator(_logit_bias),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "propertyNames": {"pattern": "^[0-9]+$"},
+            "additionalProperties": {"type": "number", "minimum": -MAX_LOGIT_BIAS, "maximum": MAX_LOGIT_BIAS},
+        }
+    ),
+]
 Logprobs = Annotated[Whole, Field(ge=0, le=MAX_LOGPROBS)]

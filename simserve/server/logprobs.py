@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from simserve.engines.base import TokenLogprob
 
@@ -14,51 +15,65 @@ TokenBytes = Callable[[int], bytes]
 """The bytes that a token stands for."""
 
 
+@dataclass(frozen=True)
+class Told:
+    """One token as clients are told of it: its bytes, its logprob (a prompt's first has none), and the likeliest."""
+
+    raw: bytes
+    logprob: float | None
+    top: tuple[tuple[bytes, float], ...] = ()
+
+
+def told(entry: TokenLogprob, token_bytes: TokenBytes) -> Told:
+    """What an engine says of a token, with bytes for ids."""
+    top = tuple((token_bytes(token_id), logprob) for token_id, logprob in entry.top)
+    return Told(token_bytes(entry.token_id), entry.logprob, top)
+
+
+class LogprobsWriter(Protocol):
+    """Makes OpenAI's object of an answer's logprobs, part by part."""
+
+    def object(self, tokens: Sequence[Told]) -> dict[str, Any]:
+        """The object for these tokens alone, which follow those of the object before."""
+        ...
+
+
 class ChatLogprobs:
     """``logprobs`` of a chat choice."""
 
-    def __init__(self, token_bytes: TokenBytes) -> None:
-        self._token_bytes = token_bytes
+    def object(self, tokens: Sequence[Told]) -> dict[str, Any]:
+        return {"content": [self._entry(one) for one in tokens], "refusal": None}
 
-    def object(self, entries: Sequence[TokenLogprob]) -> dict[str, Any]:
-        """The object for these tokens alone."""
-        return {"content": [self._entry(one) for one in entries], "refusal": None}
-
-    def _entry(self, entry: TokenLogprob) -> dict[str, Any]:
-        top = [self._token(token_id, logprob) for token_id, logprob in entry.top]
-        return {**self._token(entry.token_id, entry.logprob), "top_logprobs": top}
-
-    def _token(self, token_id: int, logprob: float) -> dict[str, Any]:
-        raw = self._token_bytes(token_id)
-        return {"token": shown(raw), "logprob": max(logprob, LEAST_LOGPROB), "bytes": list(raw)}
+    def _entry(self, one: Told) -> dict[str, Any]:
+        top = [_token(raw, logprob) for raw, logprob in one.top]
+        return {**_token(one.raw, one.logprob or 0.0), "top_logprobs": top}
 
 
 class CompletionLogprobs:
     """``logprobs`` of a completion's choice; ``text_offset`` goes on counting from object to object."""
 
-    def __init__(self, token_bytes: TokenBytes) -> None:
-        self._token_bytes = token_bytes
+    def __init__(self) -> None:
         self._offset = 0
 
-    def object(self, entries: Sequence[TokenLogprob]) -> dict[str, Any]:
-        """The object for these tokens, which follow those of the object before.
+    def object(self, tokens: Sequence[Told]) -> dict[str, Any]:
+        """See :class:`LogprobsWriter`.
 
         The sampled token is among the top ones even where it is not one of the likeliest, as OpenAI has it.
         """
-        tokens = [self._shown(entry.token_id) for entry in entries]
+        texts = [shown(one.raw) for one in tokens]
         return {
-            "tokens": tokens,
-            "token_logprobs": [max(entry.logprob, LEAST_LOGPROB) for entry in entries],
-            "top_logprobs": [self._top(entry) for entry in entries],
-            "text_offset": [self._offset_before(token) for token in tokens],
+            "tokens": texts,
+            "token_logprobs": [None if one.logprob is None else max(one.logprob, LEAST_LOGPROB) for one in tokens],
+            "top_logprobs": [self._top(one) for one in tokens],
+            "text_offset": [self._offset_before(text) for text in texts],
         }
 
-    def _top(self, entry: TokenLogprob) -> dict[str, float]:
-        both = (*entry.top, (entry.token_id, entry.logprob))
-        return {self._shown(token_id): max(logprob, LEAST_LOGPROB) for token_id, logprob in both}
-
-    def _shown(self, token_id: int) -> str:
-        return shown(self._token_bytes(token_id))
+    @staticmethod
+    def _top(one: Told) -> dict[str, float] | None:
+        if one.logprob is None:
+            return None
+        both = (*one.top, (one.raw, one.logprob))
+        return {shown(raw): max(logprob, LEAST_LOGPROB) for raw, logprob in both}
 
     def _offset_before(self, token: str) -> int:
         before = self._offset
@@ -81,3 +96,7 @@ def joined(objects: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         name: [item for one in objects for item in one[name]] if isinstance(first[name], list) else first[name]
         for name in first
     }
+
+
+def _token(raw: bytes, logprob: float) -> dict[str, Any]:
+    return {"token": shown(raw), "logprob": max(logprob, LEAST_LOGPROB), "bytes": list(raw)}

@@ -2,7 +2,7 @@
 
 Ranges are those of OpenAI and vLLM. The simulated engine checks the sampling fields (``temperature``, ``top_p``,
 ``top_k``, ``min_p`` and the penalties) for range and makes nothing else of them: simulated text is not sampled.
-Temperature 0 makes its text independent of ``seed``.
+Temperature 0 makes its text independent of ``seed``. ``docs/api.md`` says of every field what each engine does.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from simserve.server.errors import ApiError
 from simserve.server.fields import (
+    AllowedTokens,
     Fields,
     Flag,
     LogitBias,
@@ -28,9 +29,16 @@ from simserve.server.fields import (
     contradiction,
     first_problem,
 )
+from simserve.server.formats import ResponseFormat, StructuredOutputs, Wanted
 from simserve.server.messages import Messages
+from simserve.server.tools import Tool, ToolChoice, check_tools, must_call, usable
 
-MAX_CHOICES = 8
+MAX_CHOICES = 128
+MAX_SEQUENCES = 16_384
+"""Of one request: all choices of all its prompts."""
+
+MAX_TOOLS = 128
+ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -89,6 +97,18 @@ class SamplingFields(Fields):
     ignore_eos: Flag = False
     logit_bias: LogitBias = Field(default_factory=dict)
     skip_special_tokens: Flag = True
+    allowed_token_ids: AllowedTokens = ()
+    bad_words: Stops = ()
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
+
+    def wanted(self) -> Wanted | None:
+        """What form the answer has to have; None for any. Raises :class:`ApiError` (400) for a broken schema."""
+        formats = [one.wanted() for one in (self.response_format, self.structured_outputs) if one is not None]
+        given = [one for one in formats if one is not None]
+        if len(given) > 1:
+            raise ApiError("Give either `response_format` or `structured_outputs`.", param="structured_outputs")
+        return given[0] if given else None
 
 
 class CompletionFields(SamplingFields):
@@ -100,8 +120,11 @@ class CompletionFields(SamplingFields):
     n: Annotated[Whole, Field(ge=1, le=MAX_CHOICES)] = 1
     stream: Flag = False
     stream_options: StreamOptions | None = None
-    priority: Whole = 0
+    priority: Annotated[Whole, Field(ge=-(2**31), lt=2**31)] = 0
+    cache_salt: Annotated[str, Field(min_length=1)] | None = None
+    truncate_prompt_tokens: Annotated[Whole, Field(ge=-1)] | None = None
     user: str | None = None
+    metadata: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _fields_agree(self) -> CompletionFields:
@@ -113,8 +136,17 @@ class CompletionFields(SamplingFields):
         return self
 
     def token_limit(self) -> int | None:
-        """The most tokens the client wants, or None where it left that open."""
+        """The most tokens the client wants, or None where it left that open; 0 only for a prompt to be echoed."""
         return self.max_tokens
+
+    def sequences_per_prompt(self) -> int:
+        """How many answers are generated to each prompt; ``n`` of them are told."""
+        return self.n
+
+    def truncated(self, tokens: list[int]) -> list[int]:
+        """The last ``truncate_prompt_tokens`` of a prompt; -1 leaves it as it is."""
+        most = self.truncate_prompt_tokens
+        return tokens if most is None or most < 0 else tokens[len(tokens) - min(most, len(tokens)) :]
 
     def likeliest_tokens(self) -> int | None:
         """How many of the likeliest tokens to tell with each token's logprob; None if no logprobs are wanted."""
@@ -140,16 +172,25 @@ class ChatRequest(CompletionFields):
     max_completion_tokens: Annotated[Whole, Field(ge=1)] | None = None
     logprobs: Flag = False
     top_logprobs: Logprobs = 0
-    tools: Annotated[list[dict[str, Any]], Field(min_length=1)] | None = None
-    tool_choice: Literal["none", "auto"] | None = None
+    tools: Annotated[list[Tool], Field(min_length=1, max_length=MAX_TOOLS)] | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: Flag = True
+    reasoning_effort: ReasoningEffort | None = None
+    include_reasoning: Flag = True
+    thinking_token_budget: Annotated[Whole, Field(ge=0)] | None = None
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    echo: Flag = False
 
     @model_validator(mode="after")
     def _chat_fields_agree(self) -> ChatRequest:
-        if self.tool_choice == "auto" and self.tools is None:
+        if self.tool_choice not in (None, "none") and self.tools is None:
             raise contradiction("tool_choice", "`tool_choice` needs `tools`")
         if self.top_logprobs and not self.logprobs:
             raise contradiction("top_logprobs", "`top_logprobs` needs `logprobs` to be true")
+        if self.echo:
+            raise contradiction("echo", "`echo` is for /v1/completions; a chat answers with a message of its own")
+        check_tools(self.tools or [])
+        usable(self.tools or [], self.tool_choice)
         return self
 
     def token_limit(self) -> int | None:
@@ -158,9 +199,27 @@ class ChatRequest(CompletionFields):
     def likeliest_tokens(self) -> int | None:
         return self.top_logprobs if self.logprobs else None
 
+    def callable_tools(self) -> list[Tool]:
+        """The tools that the answer may call."""
+        return usable(self.tools or [], self.tool_choice)
+
+    def must_call(self) -> bool:
+        """Whether the answer has to be a tool call."""
+        return must_call(self.tool_choice)
+
     def usable_tools(self) -> list[dict[str, Any]] | None:
-        """The tools that the model is to be told of."""
-        return None if self.tool_choice == "none" else self.tools
+        """The tools that the model is to be told of, as the client wrote them."""
+        return [tool.model_dump(exclude_unset=True) for tool in self.callable_tools()] or None
+
+    def effort(self, *, by_default: bool) -> ReasoningEffort | None:
+        """How much the model is to reason, None for not at all; ``by_default`` says what it does unasked.
+
+        ``chat_template_kwargs`` has the switches of Qwen3 (``enable_thinking``) and DeepSeek (``thinking``).
+        """
+        switches = [self.chat_template_kwargs.get(name) for name in ("enable_thinking", "thinking")]
+        if self.reasoning_effort == "none" or False in switches:
+            return None
+        return self.reasoning_effort or ("medium" if by_default or True in switches else None)
 
     def conversation(self) -> list[dict[str, str]]:
         """The messages for the simulated engine; tools stand before them as JSON, so that they cost prompt tokens."""
@@ -173,17 +232,31 @@ class CompletionRequest(CompletionFields):
     """Body of ``POST /v1/completions``; ``prompt`` is read as a list of prompts, each text or token ids."""
 
     prompt: Prompts
+    max_tokens: Annotated[Whole, Field(ge=0)] | None = None
     logprobs: Logprobs | None = None
     echo: Flag = False
+    suffix: str | None = None
+    best_of: Annotated[Whole, Field(ge=1, le=MAX_CHOICES)] | None = None
 
     @model_validator(mode="after")
-    def _logprobs_are_of_the_answer(self) -> CompletionRequest:
-        if self.echo and self.logprobs is not None:
-            raise contradiction("echo", "`echo` with `logprobs` is not supported: there are none of the prompt")
+    def _completion_fields_agree(self) -> CompletionRequest:
+        if self.max_tokens == 0 and not self.echo:
+            raise contradiction("max_tokens", "`max_tokens` must be at least 1, unless the prompt is to be echoed")
+        if self.echo and self.suffix:
+            raise contradiction("suffix", "`suffix` cannot be told apart from an echoed prompt; leave one of them out")
+        if self.best_of is not None and self.best_of < self.n:
+            raise contradiction("best_of", "`best_of` must be at least `n`")
+        if self.stream and self.sequences_per_prompt() > self.n:
+            raise contradiction("best_of", "`best_of` above `n` cannot be streamed: which is best is known at the end")
+        if len(self.prompt) * self.sequences_per_prompt() > MAX_SEQUENCES:
+            raise contradiction("n", f"a request may have at most {MAX_SEQUENCES} answers to all its prompts")
         return self
 
     def token_limit(self) -> int:
-        return self.max_tokens or 16
+        return 16 if self.max_tokens is None else self.max_tokens
+
+    def sequences_per_prompt(self) -> int:
+        return max(self.n, self.best_of or 0)
 
     def likeliest_tokens(self) -> int | None:
         return self.logprobs

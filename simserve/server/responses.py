@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
 
-from simserve.server.plans import Piece, Plan
+from simserve.server.plans import Piece, Plan, ToolDelta
 from simserve.server.streams import Answer, Ended
 
 DONE = b"data: [DONE]\n\n"
@@ -32,7 +32,14 @@ class Envelope:
         return {"id": self.request_id, "object": kind, "created": self.created_s, "model": self.model}
 
 
-def usage(prompt_tokens: int, completion_tokens: int, cached_tokens: int | None = None) -> dict[str, object]:
+def usage(
+    prompt_tokens: int,
+    completion_tokens: int,
+    cached_tokens: int | None = None,
+    *,
+    audio_tokens: int = 0,
+    reasoning_tokens: int = 0,
+) -> dict[str, object]:
     """The usage object; ``cached_tokens`` are the prompt tokens that the prefix cache saved, once they are known."""
     counts: dict[str, object] = {
         "prompt_tokens": prompt_tokens,
@@ -40,7 +47,10 @@ def usage(prompt_tokens: int, completion_tokens: int, cached_tokens: int | None 
         "total_tokens": prompt_tokens + completion_tokens,
     }
     if cached_tokens is not None:
-        counts["prompt_tokens_details"] = {"cached_tokens": cached_tokens}
+        details = {"cached_tokens": cached_tokens}
+        counts["prompt_tokens_details"] = details | ({"audio_tokens": audio_tokens} if audio_tokens else {})
+    if reasoning_tokens:
+        counts["completion_tokens_details"] = {"reasoning_tokens": reasoning_tokens}
     return counts
 
 
@@ -48,7 +58,9 @@ def final_usage(plan: Plan, ended: Sequence[Ended]) -> dict[str, object]:
     """Usage of a finished answer; of several choices of one prompt, the first decides what was cached."""
     firsts = ended[:: len(plan.choices) // plan.prompts]
     cached = sum(one.timing.cached_tokens for one in firsts if one.timing is not None)
-    return usage(plan.prompt_tokens, sum(one.tokens for one in ended), cached)
+    tokens = sum(one.tokens for one in ended)
+    reasoning_tokens = sum(one.reasoning_tokens for one in ended)
+    return usage(plan.prompt_tokens, tokens, cached, audio_tokens=plan.audio_tokens, reasoning_tokens=reasoning_tokens)
 
 
 def timing_headers(ended: Sequence[Ended]) -> dict[str, str]:
@@ -89,15 +101,50 @@ def timing_metrics(ended: Ended) -> dict[str, float]:
 def whole_body(envelope: Envelope, plan: Plan, answers: Sequence[Answer]) -> bytes:
     """The body of an answer that is not streamed."""
     body = envelope.fields(chunk=False)
-    body["choices"] = [_whole_choice(answer, chat=envelope.chat) for answer in answers]
+    body["choices"] = [_whole_choice(answer, chat=envelope.chat) for answer in best(plan, answers)]
     body["usage"] = final_usage(plan, answers)
     return orjson.dumps(body)
 
 
+def best(plan: Plan, answers: Sequence[Answer]) -> Sequence[Answer]:
+    """Of the answers to each prompt those that are told, numbered anew: all of them, or the likeliest."""
+    if plan.returned is None:
+        return answers
+    each = len(answers) // plan.prompts
+    kept: list[Answer] = []
+    for first in range(0, len(answers), each):
+        ranked = sorted(range(first, first + each), key=lambda at: -plan.choices[at].score)
+        kept += [replace(answers[at], index=len(kept) + rank) for rank, at in enumerate(ranked[: plan.returned])]
+    return kept
+
+
+def message_of(answer: Answer) -> dict[str, object]:
+    """The assistant's message; what it does not have is left out, but for its content, which is null in its place."""
+    message: dict[str, object] = {"role": "assistant", "content": answer.text, "refusal": None}
+    if answer.reasoning:
+        message |= _reasoning(answer.reasoning)
+    if answer.calls:
+        message |= {"content": answer.text or None, "tool_calls": [_whole_call(call) for call in answer.calls]}
+    return message
+
+
+def _reasoning(text: str) -> dict[str, object]:
+    """By both names that clients know: vLLM's, and the one that it had before, which is DeepSeek's."""
+    return {"reasoning": text, "reasoning_content": text}
+
+
+def _whole_call(call: ToolDelta) -> dict[str, object]:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def _call_delta(call: ToolDelta) -> dict[str, object]:
+    if call.id is None:
+        return {"index": call.index, "function": {"arguments": call.arguments}}
+    return {"index": call.index, **_whole_call(call)}
+
+
 def _whole_choice(answer: Answer, *, chat: bool) -> dict[str, object]:
-    said: dict[str, object] = (
-        {"message": {"role": "assistant", "content": answer.text, "refusal": None}} if chat else {"text": answer.text}
-    )
+    said: dict[str, object] = {"message": message_of(answer)} if chat else {"text": answer.text}
     reasons = _reasons(answer.finish_reason, answer.stop_reason)
     return {"index": answer.index, **said, "logprobs": answer.logprobs, **reasons}
 
@@ -128,14 +175,22 @@ class ChunkWriter:
 
     def content(self, piece: Piece, usage_so_far: dict[str, object] | None = None) -> bytes:
         """The frame of one token or of several that came out of one step; nothing if there is nothing to tell yet."""
-        if piece.logprobs is not None:
-            said = {"content": piece.text} if self._envelope.chat else piece.text
-            frame = self._frame(said, logprobs=piece.logprobs)
+        if piece.reasoning or piece.calls or piece.logprobs is not None:
+            frame = self._frame(self._said(piece), logprobs=piece.logprobs)
         elif piece.text:
             frame = self.text(piece.text)
         else:
             return b""
         return frame if usage_so_far is None else _with_usage(frame, usage_so_far)
+
+    def _said(self, piece: Piece) -> object:
+        """The delta, or the text, of all that a piece tells."""
+        if not self._envelope.chat:
+            return piece.text
+        delta: dict[str, object] = _reasoning(piece.reasoning) if piece.reasoning else {}
+        if piece.calls:
+            delta["tool_calls"] = [_call_delta(call) for call in piece.calls]
+        return delta | ({"content": piece.text} if piece.text or not delta else {})
 
     def finish(self, piece: Piece, usage_so_far: dict[str, object] | None = None) -> bytes:
         """The frame that says why the choice ended; it carries no text."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Sequence
@@ -11,13 +10,14 @@ from typing import TypeVar
 import orjson
 from aiohttp import web
 
+from simserve.server.bodies import read_body
 from simserve.server.embeddings import EmbeddingRequest, embeddings_body
-from simserve.server.errors import ApiError, model_not_found
+from simserve.server.errors import model_not_found
 from simserve.server.limits import RequestLimits, taken_deadline
 from simserve.server.logs import note
 from simserve.server.models import Models
 from simserve.server.plans import Plan
-from simserve.server.protocol import ChatRequest, CompletionFields, CompletionRequest, parse
+from simserve.server.protocol import ChatRequest, CompletionFields, CompletionRequest
 from simserve.server.request_ids import current_request_id
 from simserve.server.responses import Envelope, timing_headers, whole_body
 from simserve.server.service import Service
@@ -25,9 +25,6 @@ from simserve.server.streaming import SSE_HEADERS, stream_answer
 from simserve.server.streams import Answer, Ended, longest_choices, opened, together, whole_answer
 
 log = logging.getLogger("simserve.server")
-
-# Reading more JSON than this takes long enough to delay other clients' tokens, so it is done in a thread.
-INLINE_BODY_BYTES = 256 * 1024
 
 Body = TypeVar("Body", CompletionRequest, ChatRequest, EmbeddingRequest)
 
@@ -51,7 +48,7 @@ class Routes:
         ]
 
     async def chat_completions(self, request: web.Request) -> web.StreamResponse:
-        """``POST /v1/chat/completions``"""
+        """``POST /v1/chat/completions``: an answer to a conversation"""
         body = await self._body(request, ChatRequest)
         async with self._models.use(body.model) as service:
             envelope = _envelope(service, chat=True)
@@ -59,7 +56,7 @@ class Routes:
             return await self._answer(request, body, service, envelope, plan)
 
     async def completions(self, request: web.Request) -> web.StreamResponse:
-        """``POST /v1/completions``"""
+        """``POST /v1/completions``: how a text goes on"""
         body = await self._body(request, CompletionRequest)
         async with self._models.use(body.model) as service:
             envelope = _envelope(service, chat=False)
@@ -67,7 +64,7 @@ class Routes:
             return await self._answer(request, body, service, envelope, plan)
 
     async def embeddings(self, request: web.Request) -> web.Response:
-        """``POST /v1/embeddings``"""
+        """``POST /v1/embeddings``: vectors for texts"""
         body = await self._body(request, EmbeddingRequest)
         async with self._models.use(body.model) as service:
             body.check_dimensions(service.embedder.dimensions)
@@ -81,11 +78,11 @@ class Routes:
             return web.Response(body=content, content_type="application/json")
 
     async def models(self, request: web.Request) -> web.Response:
-        """``GET /v1/models``"""
+        """``GET /v1/models``: all models, loaded or not, and adapters"""
         return _json({"object": "list", "data": await self._models.cards()})
 
     async def model(self, request: web.Request) -> web.Response:
-        """``GET /v1/models/{model}``, as OpenAI has it."""
+        """``GET /v1/models/{model}``: one of them"""
         name = request.match_info["model"]
         card = next((card for card in await self._models.cards() if card["id"] == name), None)
         if card is None:
@@ -97,14 +94,7 @@ class Routes:
         return _json(await self._models.report())
 
     async def _body(self, request: web.Request, kind: type[Body]) -> Body:
-        if request.content_type != "application/json":
-            raise ApiError("The request must have the header Content-Type: application/json.")
-        raw = await request.read()
-        in_thread = len(raw) > INLINE_BODY_BYTES
-        refuse, defaults = self._models.refuse, {"stream": self._limits.rules.streaming_default}
-        if in_thread:
-            return await asyncio.to_thread(parse, raw, kind, refuse, defaults)
-        return parse(raw, kind, refuse, defaults)
+        return await read_body(request, kind, self._models.refuse, {"stream": self._limits.rules.streaming_default})
 
     async def _answer(
         self, request: web.Request, body: CompletionFields, service: Service, envelope: Envelope, plan: Plan

@@ -1,7 +1,7 @@
 """Plans for the simulated engine: tokens in, length, text and where a stop string ends it.
 
-The simulated text is known before the first step runs, so everything about an answer but its timing is settled here.
-It is a function of model, prompt and ``seed`` alone; ``max_tokens``, ``stop`` and ``n`` only cut it or add to it.
+The simulated answer is known before the first step runs, so everything about it but its timing is settled here. It is
+a function of model, prompt and ``seed`` alone; ``max_tokens``, ``stop`` and ``n`` only cut it or add to it.
 """
 
 from __future__ import annotations
@@ -9,90 +9,186 @@ from __future__ import annotations
 import copy
 import hashlib
 import itertools
-import math
-import random
 from array import array
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from simserve.engines.base import GenerationRequest, TokenEvent
+from simserve.errors import RequestError
+from simserve.server.answers.likelihoods import Likelihoods
+from simserve.server.answers.script import Aside, Script
+from simserve.server.answers.stops import End, find_end
+from simserve.server.answers.wording import NO_RULES, TextSource, Wording, WordRules
+from simserve.server.answers.writer import PLAIN, AnswerWriter, Habits, Order
+from simserve.server.errors import ApiError
 from simserve.server.fields import Prompt
+from simserve.server.logprobs import ChatLogprobs, CompletionLogprobs, LogprobsWriter, joined
+from simserve.server.media import MediaPart, MediaRules, media_rules
+from simserve.server.messages import MARK, last_words
 from simserve.server.plans import (
     INLINE_PROMPT_CHARACTERS,
+    Counting,
+    Cut,
     Piece,
     Plan,
+    as_it_is,
     check_limit,
     check_prompt,
+    check_tokens,
+    merged_calls,
     run,
     tokenized,
 )
 from simserve.server.protocol import ChatRequest, CompletionFields, CompletionRequest
+from simserve.server.tools import NamedTool
 from simserve.server.unsupported import SIMULATED
 from simserve.workload import render_chat
-
-# Answer lengths when the client leaves them open: lognormal, mean 128 tokens, median 93, 95th percentile 347.
-MEAN_ANSWER_TOKENS = 128
-ANSWER_SIGMA = 0.8
 
 # Above this an answer is written in a thread, so that a long one does not hold up all other streams.
 INLINE_ANSWER_TOKENS = 2_000
 
 
 class Tokenizer(Protocol):
-    """What the server needs of a tokenizer."""
+    """What the planner needs of a tokenizer."""
+
+    @property
+    def vocab_size(self) -> int: ...
 
     def encode(self, text: str) -> list[int]:
         """The token ids of ``text``."""
         ...
 
-
-class Answer(Protocol):
-    """Text of a known number of tokens; ``pieces`` has one string per token and begins alike for every length."""
-
-    @property
-    def pieces(self) -> Sequence[str]:
-        """One string per token."""
+    def split(self, text: str) -> tuple[list[int], list[str]]:
+        """The token ids of ``text`` and the stretch of it that each stands for."""
         ...
 
+    def text_of(self, token_ids: Sequence[int]) -> str:
+        """The text of ``token_ids``, as far as they are known."""
+        ...
 
-class TextSource(Protocol):
-    """Where simulated text comes from; the same key gives the same text."""
-
-    def answer(self, seed_key: str, count: int) -> Answer:
-        """``count`` tokens of text."""
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes that a token stands for."""
         ...
 
 
 @dataclass(frozen=True)
+class Spoken:
+    """A prompt that is told again before the answer: its tokens and their text."""
+
+    token_ids: Sequence[int]
+    pieces: Sequence[str]
+
+
+@dataclass
 class SimulatedChoice:
     """One sequence to generate and the answer it will have; one piece of text per token.
 
     ``finish_reason`` is "stop" where the answer ends by itself or at a stop string, "length" where a limit cuts it.
+    ``before`` goes with the first piece; ``likelihoods`` and ``logprobs`` are there if they are wanted.
     """
 
     index: int
     sequence: GenerationRequest
-    pieces: Sequence[str]
+    script: Script
     finish_reason: str
+    stop_reason: str | int | None = None
+    before: Spoken | None = None
+    likelihoods: Likelihoods | None = None
+    logprobs: LogprobsWriter | None = None
+    is_silent: bool = False
+    score: float = 0.0
+
+    @property
+    def pieces(self) -> Sequence[str] | None:
+        """The text of each token, where there is nothing to tell but that."""
+        plain = not (self.script.asides or self.before or self.logprobs or self.is_silent)
+        return self.script.pieces if plain else None
+
+    @property
+    def reasoning_tokens(self) -> int:
+        return self.script.reasoning_tokens
 
     def read(self, event: TokenEvent) -> Piece:
-        """The text of the event's tokens; the reason is the planned one, unless the engine stopped short of it."""
-        text = "".join(self.pieces[event.index : event.index + event.tokens])
-        return Piece(text, event.finish_reason if event.finish_reason in (None, "abort") else self.finish_reason)
+        """What the event's tokens tell; the reason is the planned one, unless the engine stopped short of it."""
+        first, end = event.index, event.index + event.tokens
+        script, is_last = self.script, event.finish_reason is not None
+        before, self.before = self.before, None
+        text = "" if self.is_silent else "".join(script.pieces[first:end])
+        asides: list[Aside] = []
+        if script.asides:
+            asides = [script.asides[at] for at in range(first, end) if at in script.asides]
+        return Piece(
+            text=("".join(before.pieces) if before else "") + text,
+            finish_reason=event.finish_reason if event.finish_reason in (None, "abort") else self.finish_reason,
+            logprobs=self._logprobs(first, end, before),
+            stop_reason=(event.stop_reason or self.stop_reason) if is_last else None,
+            reasoning="".join(aside.reasoning for aside in asides),
+            calls=merged_calls([aside.call for aside in asides if aside.call]),
+        )
+
+    def _logprobs(self, first: int, end: int, before: Spoken | None) -> Mapping[str, Any] | None:
+        likelihoods, writer = self.likelihoods, self.logprobs
+        if likelihoods is None or writer is None:
+            return None
+        objects = []
+        if before is not None:
+            objects.append(writer.object(likelihoods.of_prompt(before.token_ids, before.pieces)))
+        if first < end and not self.is_silent:
+            ids, pieces = self.script.token_ids[first:end], self.script.pieces[first:end]
+            objects.append(writer.object(likelihoods.told(ids, pieces, first)))
+        return joined(objects) if objects else None
 
 
-class SimulatedPlanner:
-    """See :class:`simserve.server.plans.Planner`; token ids of prompts must lie below ``vocab_size``."""
+@dataclass(frozen=True)
+class Task:
+    """One prompt of a request, and what is to be written to it; ``keys`` has one for each answer."""
+
+    tokens: list[int]
+    keys: Sequence[str]
+    asked: str = ""
+    echoed: Spoken | None = None
+
+
+@dataclass(frozen=True)
+class Form:
+    """What all answers of a request have in common beside the fields of its body."""
+
+    rules: WordRules = NO_RULES
+    chat: ChatRequest | None = None
+    effort: str | None = None
+    functions: Sequence[Any] = ()
+    audio_tokens: int = 0
+
+
+class SimulatedPlanner(Counting):
+    """See :class:`simserve.server.plans.Planner`; token ids of prompts must lie below ``vocab_size``.
+
+    ``habits`` say how answers are, ``media`` counts pictures and sounds, ``reasons`` says whether the model reasons
+    before it answers where nobody says that it should.
+    """
 
     unsupported = SIMULATED
 
-    def __init__(self, model: str, tokenizer: Tokenizer, text: TextSource, max_model_len: int, vocab_size: int) -> None:
+    def __init__(
+        self,
+        model: str,
+        tokenizer: Tokenizer,
+        text: TextSource,
+        max_model_len: int,
+        vocab_size: int,
+        habits: Habits = PLAIN,
+        media: MediaRules | None = None,
+        *,
+        reasons: bool = False,
+    ) -> None:
         self._model = model
         self._vocab_size = vocab_size
         self._tokenizer = tokenizer
-        self._text = text
         self._max_model_len = max_model_len
+        self._writer = AnswerWriter(tokenizer, Wording(text, tokenizer), habits)
+        self._media = media or media_rules(None, vocab_size)
+        self._reasons = reasons
         self._numbers = itertools.count()
 
     def renamed(self, model: str) -> SimulatedPlanner:
@@ -102,114 +198,201 @@ class SimulatedPlanner:
         return other
 
     async def chat(self, request: ChatRequest, request_id: str) -> Plan:
+        tokens, audio_tokens = await self.chat_prompt(request)
+        check_prompt(tokens, self._max_model_len, "messages")
+        form = Form(
+            rules=self._rules(request),
+            chat=request,
+            effort=request.effort(by_default=self._reasons),
+            functions=self._functions_to_call(request),
+            audio_tokens=audio_tokens,
+        )
+        task = Task(tokens, self._keys(request, tokens), last_words(request.messages))
+        return await self._plan(request, [task], form, request_id, ChatLogprobs)
+
+    async def chat_prompt(self, request: ChatRequest) -> tuple[list[int], int]:
         messages = request.conversation()
         size = sum(len(message["content"]) for message in messages)
+        media = [part for message in request.messages for part in message.media()]
+        text = render_chat(messages)
 
-        def encode() -> list[int]:
-            return self._tokenizer.encode(render_chat(messages))
+        def encode() -> tuple[list[int], int]:
+            return self._with_media(text, media) if media else (self._tokenizer.encode(text), 0)
 
-        tokens = await run(encode, in_thread=size > INLINE_PROMPT_CHARACTERS)
-        check_prompt(tokens, self._max_model_len, "messages")
-        return await self._plan(request, [tokens], request_id)
+        tokens, audio_tokens = await run(encode, in_thread=size > INLINE_PROMPT_CHARACTERS or bool(media))
+        return request.truncated(tokens), audio_tokens
+
+    async def tokens_of(self, text: str, *, special: bool) -> list[int]:
+        """No prompt of the simulated engine has special tokens around it."""
+        return await run(lambda: self._tokenizer.encode(text), in_thread=len(text) > INLINE_PROMPT_CHARACTERS)
 
     async def completion(self, request: CompletionRequest, request_id: str) -> Plan:
-        return await self._plan(request, await self.token_ids(request.prompt, "prompt"), request_id)
+        suffix = self._tokenizer.encode(request.suffix) if request.suffix else []
+        prompts = await self.token_ids(request.prompt, "prompt", lambda tokens: request.truncated([*tokens, *suffix]))
+        tasks = [
+            Task(
+                tokens,
+                self._keys(request, tokens),
+                prompt if isinstance(prompt, str) else self._tokenizer.text_of(prompt),
+                self._spoken(prompt, tokens) if request.echo else None,
+            )
+            for prompt, tokens in zip(request.prompt, prompts, strict=True)
+        ]
+        return await self._plan(request, tasks, Form(rules=self._rules(request)), request_id, CompletionLogprobs)
 
-    async def token_ids(self, prompts: Sequence[Prompt], param: str) -> list[list[int]]:
-        return await tokenized(prompts, self._tokenizer.encode, self._max_model_len, self._vocab_size, param)
+    async def token_ids(self, prompts: Sequence[Prompt], param: str, cut: Cut = as_it_is) -> list[list[int]]:
+        return await tokenized(prompts, self._tokenizer.encode, self._max_model_len, self._vocab_size, param, cut)
 
-    async def _plan(self, request: CompletionFields, prompts: list[list[int]], request_id: str) -> Plan:
-        check_limit(request.token_limit(), self._max_model_len)
-        keys = [self._keys(request, tokens) for tokens in prompts]
-        wanted = sum(self._length(request, len(tokens), key[0])[0] for tokens, key in zip(prompts, keys, strict=True))
+    def _with_media(self, text: str, media: Sequence[MediaPart]) -> tuple[list[int], int]:
+        """The tokens of ``text`` with those of ``media`` in place of their marks, and how many are of sounds."""
+        stretches = text.split(MARK)
+        tokens, audio_tokens = self._tokenizer.encode(stretches[0]), 0
+        for part, stretch in zip(media, stretches[1:], strict=True):
+            counted = self._media.count(part)
+            tokens += counted.token_ids
+            audio_tokens += len(counted.token_ids) if counted.is_audio else 0
+            tokens += self._tokenizer.encode(stretch)
+        return tokens, audio_tokens
 
-        def build() -> list[SimulatedChoice]:
-            return [
-                self._choice(request, tokens, key, prompt * request.n + which, request_id)
-                for prompt, tokens in enumerate(prompts)
-                for which, key in enumerate(keys[prompt])
-            ]
+    def _spoken(self, prompt: Prompt, tokens: list[int]) -> Spoken:
+        """The prompt as it was written, or, where it was given in tokens or cut, as its tokens read."""
+        if isinstance(prompt, str):
+            split, pieces = self._tokenizer.split(prompt)
+            if split == tokens:
+                return Spoken(tokens, pieces)
+        return Spoken(tokens, [self._tokenizer.text_of([token]) for token in tokens])
 
-        choices = await run(build, in_thread=wanted * request.n > INLINE_ANSWER_TOKENS)
-        return Plan(prompts=len(prompts), prompt_tokens=sum(map(len, prompts)), choices=choices, is_settled=True)
+    def _rules(self, request: CompletionFields) -> WordRules:
+        given = (("logit_bias", request.logit_bias), ("allowed_token_ids", request.allowed_token_ids))
+        for param, tokens in (*given, ("stop_token_ids", request.stop_token_ids)):
+            check_tokens(tokens, self._vocab_size, param)
+        try:
+            rules = WordRules.of(request.logit_bias, request.allowed_token_ids, request.bad_words)
+        except RequestError as error:
+            raise ApiError(str(error), param="logit_bias") from None
+        named = next((name for name, value in (*given, ("bad_words", request.bad_words)) if value), None)
+        if rules and (request.wanted() is not None or (isinstance(request, ChatRequest) and request.must_call())):
+            raise ApiError(f"`{named}` cannot be honoured where the form of the answer is given.", param=named)
+        return rules
+
+    def _functions_to_call(self, request: ChatRequest) -> Sequence[Any]:
+        """The functions that the answer calls; none after a tool's result, which the model is to talk about."""
+        functions = [tool.function for tool in request.callable_tools()]
+        is_result = request.messages[-1].role in ("tool", "function")
+        return functions if request.must_call() or not (is_result or request.wanted()) else ()
 
     def _keys(self, request: CompletionFields, tokens: list[int]) -> list[str]:
         """What the text of each of a prompt's choices depends on; at temperature 0 they are all alike."""
         greedy = request.temperature == 0
         base = hashlib.blake2b(array("q", tokens).tobytes(), digest_size=16, person=b"simserve-text").hexdigest()
         seed = "greedy" if greedy else request.seed
-        return [f"{self._model}|{base}|{seed}|{0 if greedy else which}" for which in range(request.n)]
+        count = request.sequences_per_prompt()
+        return [f"{self._model}|{base}|{seed}|{0 if greedy else which}" for which in range(count)]
 
-    def _length(self, request: CompletionFields, prompt_tokens: int, key: str) -> tuple[int, str]:
-        """How many tokens the answer has before stop strings are looked for, and why it ends there.
+    async def _plan(
+        self,
+        request: CompletionFields,
+        tasks: Sequence[Task],
+        form: Form,
+        request_id: str,
+        new_logprobs: type[ChatLogprobs] | type[CompletionLogprobs],
+    ) -> Plan:
+        check_limit(request.token_limit(), self._max_model_len)
+        numbers = itertools.count()
 
-        With a limit exactly that many, which makes benchmarks predictable; else a length drawn from the key, or all
-        of the context with ``ignore_eos``. What the context leaves is the most there can be.
-        """
-        room = self._max_model_len - prompt_tokens
+        def build() -> list[SimulatedChoice]:
+            return [
+                self._choice(request, task, form, key, next(numbers), request_id, new_logprobs())
+                for task in tasks
+                for key in task.keys
+            ]
+
+        count = request.sequences_per_prompt()
+        orders = [self._order(request, task, form, task.keys[0], request_id) for task in tasks]
+        expected = sum(map(self._writer.expected, orders)) * count
+        is_formed = bool(form.functions) or request.wanted() is not None
+        try:
+            choices = await run(build, in_thread=is_formed or expected > INLINE_ANSWER_TOKENS)
+        except RequestError as error:
+            raise ApiError(str(error), param="logit_bias") from None
+        return Plan(
+            prompts=len(tasks),
+            prompt_tokens=sum(len(task.tokens) for task in tasks),
+            choices=choices,
+            is_settled=True,
+            audio_tokens=form.audio_tokens,
+            returned=request.n if count > request.n else None,
+        )
+
+    def _order(self, request: CompletionFields, task: Task, form: Form, key: str, request_id: str) -> Order:
+        room = self._max_model_len - len(task.tokens)
         limit = request.token_limit()
-        if limit is not None or request.ignore_eos:
-            return min(limit or room, room), "length"
-        drawn = max(_drawn_length(key), request.min_tokens)
-        return (drawn, "stop") if drawn <= room else (room, "length")
+        most = max(1, min(room if limit is None else limit, room))
+        chat = form.chat
+        return Order(
+            key=key,
+            asked=task.asked,
+            most=most,
+            has_limit=limit is not None,
+            least=min(request.min_tokens, most),
+            ignore_eos=request.ignore_eos,
+            wanted=request.wanted(),
+            functions=form.functions,
+            parallel=chat is None or (chat.parallel_tool_calls and not isinstance(chat.tool_choice, NamedTool)),
+            call_id=f"call_{hashlib.blake2b(f'{request_id}|{key}'.encode(), digest_size=10).hexdigest()}",
+            effort=form.effort,
+            is_told=chat is None or chat.include_reasoning,
+            thinking_budget=None if chat is None else chat.thinking_token_budget,
+            rules=form.rules,
+        )
 
     def _choice(
         self,
         request: CompletionFields,
-        tokens: list[int],
+        task: Task,
+        form: Form,
         key: str,
         index: int,
         request_id: str,
+        logprobs: LogprobsWriter,
     ) -> SimulatedChoice:
-        count, reason = self._length(request, len(tokens), key)
-        pieces = self._text.answer(key, count).pieces
-        stopped = _cut_at_stop(pieces, request.stop, request.min_tokens, keep_stop=request.include_stop_str_in_output)
+        order = self._order(request, task, form, key, request_id)
+        script = self._writer.write(order)
+        whole, count = script.is_whole, len(script)
+        end = find_end(script, request, first_token=order.least)
+        if end is not None:
+            end.apply_to(script)
+        top = request.likeliest_tokens()
+        likelihoods = None
+        is_ranked = request.sequences_per_prompt() > request.n
+        if top is not None or is_ranked:
+            likelihoods = Likelihoods(key, top or 0, self._tokenizer.token_bytes, self._tokenizer.vocab_size)
         sequence = GenerationRequest(
             # Numbered, since clients may give the same id to requests that run at the same time.
             request_id=f"{request_id}-{next(self._numbers)}",
-            prompt_token_ids=tokens,
+            prompt_token_ids=task.tokens,
             max_tokens=count,
+            output_tokens=None if end is None else len(script),
             priority=request.priority,
+            cache_salt=request.cache_salt or "",
         )
-        if stopped is None:
-            return SimulatedChoice(index, sequence, pieces, reason)
-        return SimulatedChoice(index, replace(sequence, output_tokens=len(stopped)), stopped, "stop")
+        return SimulatedChoice(
+            index=index,
+            sequence=sequence,
+            script=script,
+            finish_reason=_finish_reason(form, script, end, is_whole=whole),
+            stop_reason=None if end is None else end.reason,
+            before=task.echoed,
+            likelihoods=likelihoods if top is not None else None,
+            logprobs=logprobs if top is not None else None,
+            is_silent=request.token_limit() == 0,
+            score=likelihoods.mean(len(script)) if likelihoods is not None and is_ranked else 0.0,
+        )
 
 
-def _drawn_length(key: str) -> int:
-    """A length that is the same whenever the same request is asked."""
-    mu = math.log(MEAN_ANSWER_TOKENS) - ANSWER_SIGMA**2 / 2
-    return max(1, round(random.Random(key).lognormvariate(mu, ANSWER_SIGMA)))
-
-
-def _cut_at_stop(pieces: Sequence[str], stops: Sequence[str], min_tokens: int, *, keep_stop: bool) -> list[str] | None:
-    """The pieces up to the token that completes the first stop string, text cut before it; None if there is none.
-
-    As in vLLM, a stop string counts only if it ends after the first ``min_tokens`` tokens, and ``keep_stop`` leaves
-    it in the text.
-    """
-    if not stops:
-        return None
-    text = "".join(pieces)
-    earliest = len("".join(pieces[:min_tokens])) + 1
-    found = [(at + len(stop), at) for stop in stops if (at := _find(text, stop, earliest)) >= 0]
-    if not found:
-        return None
-    end, start = min(found)
-    return _pieces_up_to(pieces, end, end if keep_stop else start)
-
-
-def _find(text: str, stop: str, earliest_end: int) -> int:
-    return text.find(stop, max(0, earliest_end - len(stop)))
-
-
-def _pieces_up_to(pieces: Sequence[str], end: int, cut: int) -> list[str]:
-    """As many pieces as reach character ``end``, with all text from character ``cut`` on taken away."""
-    kept: list[str] = []
-    at = 0
-    for piece in pieces:
-        if at >= end:
-            break
-        kept.append(piece[: max(0, cut - at)])
-        at += len(piece)
-    return kept
+def _finish_reason(form: Form, script: Script, end: End | None, *, is_whole: bool) -> str:
+    """OpenAI's word for how the answer ends; a call that had to be made by its name is a "stop"."""
+    if end is None and not is_whole:
+        return "length"
+    named = form.chat is not None and isinstance(form.chat.tool_choice, NamedTool)
+    return "tool_calls" if script.calls and not named else "stop"

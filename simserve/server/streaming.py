@@ -14,8 +14,7 @@ from aiohttp import web
 from simserve.engines.base import TokenEvent
 from simserve.engines.streams import TokenStream
 from simserve.server.errors import as_api_error, error_bytes
-from simserve.server.logprobs import joined
-from simserve.server.plans import Choice, Piece, Plan
+from simserve.server.plans import Choice, Piece, Plan, merged
 from simserve.server.protocol import CompletionFields
 from simserve.server.responses import DONE, ChunkWriter, Envelope, closing_frame, final_usage, timing_metrics, usage
 from simserve.server.streams import Ended, check_not_given_up, together
@@ -119,7 +118,7 @@ class ChoiceSink:
             self._end(error)
         else:
             if event.finish_reason is not None:
-                self._end(Ended(self._tokens, event.timing))
+                self._end(Ended.of(self._choice, self._tokens, event.timing))
 
     def failed(self, error: Exception) -> None:
         self._end(error)
@@ -130,7 +129,7 @@ class ChoiceSink:
         kept, self._kept = self._kept, []
         if not kept:
             return b""
-        piece = _merged(kept)
+        piece = merged(kept)
         counts = None if self._so_far is None else self._so_far.now()
         opening, self._opening = self._opening, b""
         frames = opening + self._writer.content(piece, counts)
@@ -142,9 +141,9 @@ class ChoiceSink:
         return self._tokens
 
     def _keep_counted(self) -> None:
-        """Keep the texts of tokens that were only counted."""
-        if self._texts is not None and self._read < self._tokens:
-            self._kept.append(Piece("".join(self._texts[self._read : self._tokens])))
+        """Keep what tokens tell that were only counted."""
+        if self._read < self._tokens:
+            self._kept.append(self._choice.read(TokenEvent(self._read, self._tokens - self._read, 0.0)))
             self._read = self._tokens
 
     def _write(self) -> None:
@@ -163,14 +162,6 @@ class ChoiceSink:
             self.ended.set_exception(how)
         else:
             self.ended.set_result(how)
-
-
-def _merged(pieces: Sequence[Piece]) -> Piece:
-    if len(pieces) == 1:
-        return pieces[0]
-    logprobs = [piece.logprobs for piece in pieces if piece.logprobs is not None]
-    text, last = "".join(piece.text for piece in pieces), pieces[-1]
-    return Piece(text, last.finish_reason, joined(logprobs) if logprobs else None, last.stop_reason)
 
 
 class _UsageSoFar:

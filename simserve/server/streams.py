@@ -11,8 +11,7 @@ from typing import Any, TypeVar
 from simserve.engines.base import Engine, GenerationRequest, RequestTiming, TokenEvent
 from simserve.engines.streams import TokenStream
 from simserve.server.errors import engine_failed, shutting_down
-from simserve.server.logprobs import joined
-from simserve.server.plans import Choice, Plan
+from simserve.server.plans import Choice, Plan, ToolDelta, merged
 
 Result = TypeVar("Result")
 
@@ -49,9 +48,16 @@ class Ended:
 
     tokens: int
     timing: RequestTiming | None
+    reasoning_tokens: int = 0
+
+    @classmethod
+    def of(cls, choice: Choice, tokens: int, timing: RequestTiming | None) -> Ended:
+        """What is told of ``choice`` after so many tokens."""
+        told = 0 if choice.is_silent else tokens
+        return cls(told, timing, min(choice.reasoning_tokens, told))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Answer(Ended):
     """A whole answer: all that a body that is not streamed says of one choice."""
 
@@ -60,26 +66,30 @@ class Answer(Ended):
     finish_reason: str | None
     stop_reason: str | int | None
     logprobs: Mapping[str, Any] | None
+    reasoning: str = ""
+    calls: tuple[ToolDelta, ...] = ()
 
 
 async def whole_answer(choice: Choice, stream: AsyncIterator[TokenEvent]) -> Answer:
     """Read ``stream`` to its end; raises :class:`simserve.server.errors.ApiError` if the engine gave up."""
-    tokens, texts, logprobs = 0, [], []
+    tokens, pieces = 0, []
     async for event in _at_the_end(stream):
         check_not_given_up(event)
-        piece = choice.read(event)
+        pieces.append(choice.read(event))
         tokens += event.tokens
-        texts.append(piece.text)
-        if piece.logprobs is not None:
-            logprobs.append(piece.logprobs)
+    whole = merged(pieces)
+    ended = Ended.of(choice, tokens, event.timing)
     return Answer(
-        tokens,
-        event.timing,
-        choice.index,
-        "".join(texts),
-        piece.finish_reason,
-        piece.stop_reason,
-        joined(logprobs) if logprobs else None,
+        tokens=ended.tokens,
+        timing=ended.timing,
+        reasoning_tokens=ended.reasoning_tokens,
+        index=choice.index,
+        text=whole.text,
+        finish_reason=whole.finish_reason,
+        stop_reason=whole.stop_reason,
+        logprobs=whole.logprobs,
+        reasoning=whole.reasoning,
+        calls=whole.calls,
     )
 
 

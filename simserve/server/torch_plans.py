@@ -7,17 +7,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from simserve.engines.base import GenerationRequest, SamplingParams, TokenEvent, TokenLogprob
+from simserve.engines.base import GenerationRequest, SamplingParams, TokenEvent
 from simserve.errors import RequestError
 from simserve.server.errors import ApiError
 from simserve.server.fields import Prompt
-from simserve.server.logprobs import ChatLogprobs, CompletionLogprobs
+from simserve.server.logprobs import ChatLogprobs, CompletionLogprobs, LogprobsWriter, TokenBytes, told
 from simserve.server.plans import (
     INLINE_PROMPT_CHARACTERS,
+    Counting,
+    Cut,
     Piece,
     Plan,
+    as_it_is,
     check_limit,
     check_prompt,
+    check_tokens,
     run,
     tokenized,
 )
@@ -54,12 +58,6 @@ class Template(Protocol):
         ...
 
 
-class LogprobsWriter(Protocol):
-    """Makes OpenAI's object of an answer's logprobs, part by part."""
-
-    def object(self, entries: Sequence[TokenLogprob]) -> Mapping[str, Any]: ...
-
-
 @dataclass
 class TorchChoice:
     """One sequence to generate; ``before``, the prompt where it is to be echoed, goes with its first piece."""
@@ -67,18 +65,22 @@ class TorchChoice:
     index: int
     sequence: GenerationRequest
     logprobs: LogprobsWriter
+    token_bytes: TokenBytes
     before: str = ""
+    reasoning_tokens = 0
+    is_silent = False
+    score = 0.0
     pieces: None = None
 
     def read(self, event: TokenEvent) -> Piece:
         """The event's own text and logprobs."""
         text, self.before = self.before + event.text, ""
-        wanted = self.sequence.sampling.logprobs is not None
-        logprobs = self.logprobs.object(event.logprobs) if wanted and event.logprobs else None
+        wanted = self.sequence.sampling.logprobs is not None and event.logprobs
+        logprobs = self.logprobs.object([told(one, self.token_bytes) for one in event.logprobs]) if wanted else None
         return Piece(text, event.finish_reason, logprobs, event.stop_reason)
 
 
-class TorchPlanner:
+class TorchPlanner(Counting):
     """See :class:`simserve.server.plans.Planner`.
 
     ``defaults`` are the sampling parameters for what clients leave open: those that the model's authors recommend.
@@ -102,6 +104,11 @@ class TorchPlanner:
         self._numbers = itertools.count()
 
     async def chat(self, request: ChatRequest, request_id: str) -> Plan:
+        tokens, _ = await self.chat_prompt(request)
+        check_prompt(tokens, self._max_model_len, "messages")
+        return self._plan(request, [tokens], request_id, ChatLogprobs)
+
+    async def chat_prompt(self, request: ChatRequest) -> tuple[list[int], int]:
         if self._template is None:
             raise ApiError("This model has no chat template; use /v1/completions.", param="messages")
         messages = [message.for_template() for message in request.messages]
@@ -109,24 +116,25 @@ class TorchPlanner:
             text = self._template.render(messages, request.usable_tools(), request.chat_template_kwargs)
         except RequestError as error:
             raise ApiError(str(error), param="messages") from None
+        # The template has written the special tokens.
+        return request.truncated(await self.tokens_of(text, special=False)), 0
 
+    async def tokens_of(self, text: str, *, special: bool) -> list[int]:
         def encode() -> list[int]:
-            return self._tokenizer.encode(text)  # the template has written the special tokens
+            return self._tokenizer.encode(text, add_special_tokens=special)
 
-        tokens = await run(encode, in_thread=len(text) > INLINE_PROMPT_CHARACTERS)
-        check_prompt(tokens, self._max_model_len, "messages")
-        return self._plan(request, [tokens], request_id, lambda: ChatLogprobs(self._tokenizer.token_bytes))
+        return await run(encode, in_thread=len(text) > INLINE_PROMPT_CHARACTERS)
 
     async def completion(self, request: CompletionRequest, request_id: str) -> Plan:
-        prompts = await self.token_ids(request.prompt, "prompt")
+        prompts = await self.token_ids(request.prompt, "prompt", request.truncated)
         echoed = [self._text_of(prompt) for prompt in request.prompt] if request.echo else []
-        return self._plan(request, prompts, request_id, lambda: CompletionLogprobs(self._tokenizer.token_bytes), echoed)
+        return self._plan(request, prompts, request_id, CompletionLogprobs, echoed)
 
-    async def token_ids(self, prompts: Sequence[Prompt], param: str) -> list[list[int]]:
+    async def token_ids(self, prompts: Sequence[Prompt], param: str, cut: Cut = as_it_is) -> list[list[int]]:
         def encode(text: str) -> list[int]:
             return self._tokenizer.encode(text, add_special_tokens=True)
 
-        return await tokenized(prompts, encode, self._max_model_len, self._vocab_size, param)
+        return await tokenized(prompts, encode, self._max_model_len, self._vocab_size, param, cut)
 
     def _text_of(self, prompt: Prompt) -> str:
         return prompt if isinstance(prompt, str) else self._tokenizer.decode(prompt)
@@ -139,27 +147,21 @@ class TorchPlanner:
         new_logprobs: Callable[[], LogprobsWriter],
         echoed: Sequence[str] = (),
     ) -> Plan:
-        self._check_tokens(request)
+        check_tokens(request.logit_bias, self._vocab_size, "logit_bias")
+        check_tokens(request.stop_token_ids, self._vocab_size, "stop_token_ids")
         check_limit(request.token_limit(), self._max_model_len)
         choices = [
             TorchChoice(
                 index=at * request.n + which,
                 sequence=self._sequence(request, tokens, which, request_id),
                 logprobs=new_logprobs(),
+                token_bytes=self._tokenizer.token_bytes,
                 before=echoed[at] if echoed else "",
             )
             for at, tokens in enumerate(prompts)
             for which in range(request.n)
         ]
         return Plan(prompts=len(prompts), prompt_tokens=sum(map(len, prompts)), choices=choices, is_settled=False)
-
-    def _check_tokens(self, request: CompletionFields) -> None:
-        for param, tokens in (("logit_bias", request.logit_bias), ("stop_token_ids", request.stop_token_ids)):
-            unknown = [token for token in tokens if token >= self._vocab_size]
-            if unknown:
-                raise ApiError(
-                    f"Token id {unknown[0]} is not in the model's vocabulary of {self._vocab_size}.", param=param
-                )
 
     def _sequence(self, request: CompletionFields, tokens: list[int], which: int, request_id: str) -> GenerationRequest:
         room = self._max_model_len - len(tokens)

@@ -90,6 +90,13 @@ class TorchEmbedder:
         vectors = await self._engine.embed(prompts, pooling="mean")
         return [np.array(vector, dtype=np.float32) for vector in vectors]
 
+    async def scores(self, pairs: Sequence[tuple[list[int], list[int]]], request_id: str) -> list[float]:
+        """The cosine of both embeddings."""
+        vectors = await self.embed([tokens for pair in pairs for tokens in pair], request_id)
+        lengths = [float(np.linalg.norm(vector)) or 1.0 for vector in vectors]
+        products = [float(vectors[at] @ vectors[at + 1]) for at in range(0, len(vectors), 2)]
+        return [product / (lengths[2 * at] * lengths[2 * at + 1]) for at, product in enumerate(products)]
+
 
 def check_torch(model: ModelSpec, options: EngineOptions) -> None:
     """Raise what :func:`torch_service` would for a model, or options, that the torch engine cannot have."""

@@ -10,34 +10,57 @@ from simserve.server.errors import ApiError
 
 @dataclass(frozen=True)
 class Unsupported:
-    """The fields that one kind of engine, called ``engine`` in errors, cannot honour."""
+    """What one kind of engine, called ``engine`` in errors, cannot honour: ``fields``, and ``parts`` of a message.
+
+    ``text_alone`` says that it can be made to write neither JSON nor a tool call.
+    """
 
     engine: str
     fields: tuple[str, ...]
+    parts: tuple[str, ...]
+    text_alone: bool
 
 
-_BY_NO_ENGINE = (
+BY_NO_ENGINE = (
     "prompt_logprobs",
-    "suffix",
-    "structured_outputs",
+    "logprob_token_ids",
+    "return_token_ids",
+    "return_tokens_as_token_ids",
     "guided_json",
     "guided_regex",
     "guided_choice",
     "guided_grammar",
     "use_beam_search",
-    "allowed_token_ids",
-    "bad_words",
-    "truncate_prompt_tokens",
     "prompt_embeds",
     "audio",
+    "chat_template",
+    "documents",
     "continue_final_message",
-    "return_token_ids",
+    "functions",
+    "function_call",
+    "prediction",
+    "web_search_options",
 )
+"""Fields that no engine can honour."""
 
-SIMULATED = Unsupported(
-    "simulated", (*_BY_NO_ENGINE, "logprobs", "top_logprobs", "logit_bias", "echo", "stop_token_ids")
+TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
+
+SIMULATED = Unsupported("simulated", BY_NO_ENGINE, (*TEXT_PARTS, "image_url", "input_audio"), text_alone=False)
+TORCH = Unsupported(
+    "torch",
+    (
+        *BY_NO_ENGINE,
+        "suffix",
+        "structured_outputs",
+        "allowed_token_ids",
+        "bad_words",
+        "cache_salt",
+        "reasoning_effort",
+        "thinking_token_budget",
+    ),
+    TEXT_PARTS,
+    text_alone=True,
 )
-TORCH = Unsupported("torch", (*_BY_NO_ENGINE, "chat_template", "documents"))
 
 # What these fields may say without asking for anything. Zero is not among them: `logprobs: 0` asks for logprobs.
 _ASKS_NOTHING: tuple[Any, ...] = (None, False, "", [], {})
@@ -47,42 +70,44 @@ def refuse_unsupported(fields: dict[str, Any], unsupported: Unsupported) -> None
     """Raise :class:`ApiError` (400) if the body asks for something that the engine cannot give."""
     engine = unsupported.engine
     for name in unsupported.fields:
-        if name in fields and not _asks_nothing(name, fields[name]):
+        if name in fields and not _asks_nothing(fields[name]):
             raise _refusal(engine, name)
-    if fields.get("best_of") not in (None, 1):
-        raise _refusal(engine, "best_of", "above 1")
-    _refuse_format(engine, fields.get("response_format"))
-    _refuse_forced_tool(engine, fields.get("tool_choice"))
-    _refuse_other_modalities(engine, fields.get("messages"))
+    modalities = fields.get("modalities")
+    if isinstance(modalities, list) and any(one != "text" for one in modalities):
+        raise _refusal(engine, "modalities", "other than text")
+    if unsupported.text_alone:
+        _refuse_more_than_text(engine, fields)
+    _refuse_parts(unsupported, fields.get("messages"))
 
 
-def _asks_nothing(name: str, value: object) -> bool:
-    if name == "top_logprobs" and value == 0:
-        return True
+def _asks_nothing(value: object) -> bool:
     return any(type(value) is type(nothing) and value == nothing for nothing in _ASKS_NOTHING)
 
 
-def _refuse_format(engine: str, value: object) -> None:
-    kind = value.get("type") if isinstance(value, dict) else None
-    if value is not None and kind is None:
-        raise ApiError("Invalid `response_format`: it must be an object with a `type`.", param="response_format")
+def _refuse_more_than_text(engine: str, fields: dict[str, Any]) -> None:
+    if fields.get("best_of") not in (None, 1):
+        raise _refusal(engine, "best_of", "above 1")
+    form, choice = fields.get("response_format"), fields.get("tool_choice")
+    kind = form.get("type") if isinstance(form, dict) else None
     if kind not in (None, "text"):
         raise _refusal(engine, "response_format", f"of type {kind!r}")
-
-
-def _refuse_forced_tool(engine: str, value: object) -> None:
-    if value == "required" or isinstance(value, dict):
+    if choice == "required" or isinstance(choice, dict):
         raise _refusal(engine, "tool_choice", "that forces a tool call")
+    if fields.get("echo") is True and fields.get("logprobs") is not None:
+        raise _refusal(engine, "echo", "with `logprobs`")
+    if fields.get("echo") is True and fields.get("max_tokens") == 0:
+        raise _refusal(engine, "max_tokens", "of 0")
 
 
-def _refuse_other_modalities(engine: str, messages: object) -> None:
+def _refuse_parts(unsupported: Unsupported, messages: object) -> None:
     for message in messages if isinstance(messages, list) else []:
         content = message.get("content") if isinstance(message, dict) else None
         for part in content if isinstance(content, list) else []:
             kind = part.get("type") if isinstance(part, dict) else None
-            if isinstance(kind, str) and kind not in ("text", "input_text"):
+            if isinstance(kind, str) and kind not in unsupported.parts:
                 raise ApiError(
-                    f"Content of type {kind!r} is not supported by the {engine} engine yet; send text.",
+                    f"Content of type {kind!r} is not supported by the {unsupported.engine} engine yet;"
+                    f" send {' or '.join(one for one in unsupported.parts if one not in TEXT_PARTS[1:])}.",
                     param="messages",
                 )
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 
-from simserve.errors import ModelError
+from simserve.errors import ModelError, RequestError
 from simserve.workload.tokenizer import Tokenizer
 
 SENTENCES = Path(__file__).parent / "data/sentences.txt"
@@ -34,22 +34,31 @@ class SyntheticText:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._phrases = _phrases(tokenizer)
 
-    def answer(self, seed_key: str | bytes, count: int) -> Answer:
+    def answer(
+        self,
+        seed_key: str | bytes,
+        count: int,
+        banned: frozenset[int] = frozenset(),
+        banned_words: tuple[str, ...] = (),
+    ) -> Answer:
         """``count`` tokens (1 or more) that depend on ``seed_key`` alone, not on the process or the machine.
 
         A longer answer to the same key begins with the shorter one. ``tokenizer.encode`` of the joined pieces gives
         ``count`` tokens. Takes a few microseconds, and about a tenth of one per token.
+
+        Sentences with ``banned`` token ids or words are left out; raises :class:`RequestError` if none are left.
         """
+        phrases = self._phrases.without(banned, banned_words) if banned or banned_words else self._phrases
         token_ids: list[int] = []
         pieces: list[str] = []
-        table = self._phrases.opening
+        table = phrases.opening
         for choice in _choices(seed_key, len(table)):
             phrase = table[choice]
             token_ids += phrase.token_ids
             pieces += phrase.pieces
             if len(pieces) >= count:
                 break
-            table = self._phrases.following
+            table = phrases.following
         return Answer(token_ids[:count], pieces[:count])
 
 
@@ -59,6 +68,22 @@ class _Phrases:
 
     opening: list[Answer]
     following: list[Answer]
+
+    def without(self, banned: frozenset[int], banned_words: tuple[str, ...]) -> _Phrases:
+        """Those that have none of these; raises :class:`RequestError` if there are fewer than two."""
+        kept = [
+            at
+            for at, both in enumerate(zip(self.opening, self.following, strict=True))
+            if not any(_has(phrase, banned, banned_words) for phrase in both)
+        ]
+        if len(kept) < 2:
+            raise RequestError("no simulated text can be written without the banned tokens and words; ban fewer")
+        return _Phrases([self.opening[at] for at in kept], [self.following[at] for at in kept])
+
+
+def _has(phrase: Answer, banned: frozenset[int], banned_words: tuple[str, ...]) -> bool:
+    text = "".join(phrase.pieces)
+    return not banned.isdisjoint(phrase.token_ids) or any(word in text for word in banned_words)
 
 
 @lru_cache(maxsize=8)

@@ -368,6 +368,17 @@ class TestMedia:
         samples = draw("random-mm", 60, backend="openai-chat", **settings).samples
         assert {len(sample.media) for sample in samples} == {2, 3, 4, 5}
 
+    @pytest.mark.parametrize(("limit", "most"), [("1", 1), ('{"image": 2, "video": 0}', 2), ('{"video": 1}', 4)])
+    def test_a_limit_may_be_said_for_each_kind_of_media(self, limit: str, most: int) -> None:
+        settings = {"random_mm_base_items_per_request": 4, "random_mm_bucket_config": "{(4, 4, 1): 1}"}
+        samples = draw("random-mm", 5, backend="openai-chat", random_mm_limit_mm_per_prompt=limit, **settings).samples
+        assert {len(sample.media) for sample in samples} == {most}
+
+    @pytest.mark.parametrize("limit", ["-1", "many", '{"image": -2}', "1.5"])
+    def test_what_is_no_limit_is_refused(self, limit: str) -> None:
+        with pytest.raises(ConfigError, match="--random-mm-limit-mm-per-prompt"):
+            draw("random-mm", 1, backend="openai-chat", random_mm_limit_mm_per_prompt=limit)
+
     @pytest.mark.parametrize("config", ["{}", "x", "{(4, 4): 1}", "{(0, 4, 1): 1}", "{(4, 4, 8): 1}"])
     def test_what_is_no_size_is_refused(self, config: str) -> None:
         with pytest.raises(ConfigError, match="--random-mm-bucket-config"):

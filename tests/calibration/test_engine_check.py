@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,18 @@ def test_an_engine_with_the_same_scheduler_makes_the_same_steps(workload: Worklo
     assert replayed.steps == [step.composition for step in run.steps]
     for metric, seconds in run.times.latencies_s.items():
         np.testing.assert_allclose(replayed.times.latencies_s[metric], seconds, rtol=1e-9)
+
+
+def test_who_comes_during_the_last_step_is_served_when_it_has_ended() -> None:
+    one_step = Workload("two", np.array([0.0, 0.006]), np.array([400, 20]), np.array([1, 2]))
+    engine = MadeUpEngine()
+
+    steps = engine.run(one_step).steps
+
+    assert steps[1].start_s < 0.006 < steps[2].start_s, "nobody else is there when the second step begins"
+    for before, after in pairwise(steps):
+        assert after.start_s == pytest.approx(before.start_s + before.duration_s)
+    assert replay(one_step, engine.setup.new_scheduler(), steps).difference is None
 
 
 def test_preemptions_are_the_same_too(workload: Workload) -> None:

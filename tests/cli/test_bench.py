@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import pytest
 
@@ -33,16 +34,23 @@ COMMAND = [sys.executable, "-m", "simserve", "bench"]
 SMALL = ("--random-input-len", "20", "--random-output-len", "5", "--num-prompts", "12")
 FEW = ("--fail-on", "never")
 
+NAMES = ("gpt-4", "gpt-3.5-turbo", "meta-llama/Llama-2-7b-hf", "meta-llama/Llama-3.1-8B-Instruct")
+
 CONVERSATION = [
     {"from": "human", "value": "How do I get from the old bridge to the market in the morning?"},
     {"from": "gpt", "value": "Take the stairs by the river and walk along the wall until you smell the bread."},
 ]
 
 
+BURSTGPT = "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n" + "".join(
+    f"{row},GPT-4,{20 + row},{5 + row},{25 + 2 * row},Conversation log\n" for row in range(8)
+)
+
+
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     """Our own server, answering at once, under the names of the examples."""
-    with running("--served-model-name", "gpt-4", "gpt-3.5-turbo", "meta-llama/Llama-2-7b-hf") as server:
+    with running("--served-model-name", *NAMES) as server:
         yield server.url
 
 
@@ -59,6 +67,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sharegpt.json").write_text(json.dumps([{"conversations": CONVERSATION}] * 20))
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "What is the capital of France?"}\n' * 20)
+    (tmp_path / "question.jsonl").write_text('{"category": "coding", "turns": ["Write a sort.", "Faster."]}\n' * 12)
+    (tmp_path / "BurstGPT.csv").write_text(BURSTGPT)
     turns = [{"role": turn["from"].replace("human", "user").replace("gpt", "assistant"), "content": turn["value"]}
              for turn in CONVERSATION]  # fmt: skip
     talks = [{"id": str(number), "messages": turns * 2} for number in range(6)]
@@ -154,16 +164,78 @@ EXAMPLES = """
 --backend openai --endpoint /v1/completions --model meta-llama/Llama-2-7b-hf --num-prompts 10 --max-concurrency 4
 --backend vllm --model gpt-4 --num-prompts 9 --ignore-eos --percentile-metrics ttft,tpot,itl --metric-percentiles 50,99
 --backend vllm --model gpt-4 --num-prompts 12 --ramp-up-strategy linear --ramp-up-start-rps 20 --ramp-up-end-rps 60
+--backend vllm --model gpt-4 --num-prompts 9 --ramp-up-strategy exponential --ramp-up-start-rps 9 --ramp-up-end-rps 60
 --backend openai-chat --model gpt-4 --num-prompts 9 --goodput ttft:20000 tpot:5000 --save-result --result-dir .
 --backend openai-chat --model gpt-4 --dataset-name custom --dataset-path prompts.jsonl --num-prompts 10 --seed 7
 --backend openai-chat --model gpt-4 --dataset-name sonnet --num-prompts 5 --sonnet-input-len 300 --trust-remote-code
 --backend sglang --model gpt-4 --dataset-name prefix-repetition --num-prompts 20 --save-detailed --metadata gpu=none
 --backend lmdeploy --model gpt-4 --num-prompts 8 --tokenizer simserve/tiny-llama --tokenizer-mode auto --disable-tqdm
---backend openai-chat --model gpt-4 --num-prompts 8 --header X-Team=a --extra-body {"top_p":0.9} --temperature 0.1
+--backend openai-chat --model gpt-4 --num-prompts 8 --header X-Team=a --extra-body '{"top_p": 0.9}' --temperature 0.1
 --backend vllm --model gpt-4 --lora-modules gpt-4 gpt-3.5-turbo --ready-check-timeout-sec 10 --num-prompts 8
 serve --backend openai-chat --model gpt-4 --num-prompts 8 --endpoint /v1/chat/completions --skip-tokenizer-init
-""".strip().splitlines()
+--model meta-llama/Llama-3.1-8B-Instruct --dataset-name custom --dataset-path prompts.jsonl \
+ --custom-skip-chat-template --num-prompts 8 --max-concurrency 1 --temperature=0.3 --top-p=0.75 --save-result \
+ --result-dir "./log/"
+--model meta-llama/Llama-3.1-8B-Instruct --dataset-name burstgpt --dataset-path BurstGPT.csv --num-prompts 10
+--model gpt-4 --dataset-name spec_bench --dataset-path question.jsonl --num-prompts -1 --spec-bench-category "coding"
+--backend openai --model gpt-4 --dataset-name prefix_repetition --num-prompts 20 --prefix-repetition-prefix-len 512 \
+ --prefix-repetition-suffix-len 128 --prefix-repetition-num-prefixes 5 --prefix-repetition-output-len 16
+--backend vllm --model gpt-4 --num-prompts 8 --top-k 10 --top-p 0.9 --temperature 0.5 --num-warmups 2
+"""
 """Commands as people write them for ``vllm bench serve``, some of which fail there: no endpoint, no such tokenizer."""
+
+ELSEWHERE = """
+--backend openai-embeddings --model jinaai/jina-embeddings-v3 --endpoint /v1/embeddings --dataset-name sharegpt \
+ --dataset-path sharegpt.json --num-prompts 10
+--backend embeddings --model m --num-prompts 4 --random-batch-size 2
+--backend openai-embeddings-chat --model m --dataset-name random-mm --random-mm-bucket-config '{(8, 8, 1): 1}'
+--backend vllm-pooling --model m --num-prompts 4
+--backend rerank --model m --dataset-name random-rerank --num-prompts 4
+--backend vllm-rerank --model BAAI/bge-reranker-base --endpoint /v1/rerank --dataset-name random-rerank \
+ --random-input-len 512 --num-prompts 10 --random-batch-size 5
+--backend openai-chat --model Qwen/Qwen2.5-VL-3B-Instruct --endpoint /v1/chat/completions --dataset-name random-mm \
+ --num-prompts 10 --max-concurrency 10 --random-prefix-len 25 --random-input-len 300 --random-output-len 40 \
+ --random-range-ratio 0.2 --random-mm-base-items-per-request 2 \
+ --random-mm-limit-mm-per-prompt '{"image": 3, "video": 0}' \
+ --random-mm-bucket-config '{(256, 256, 1): 0.7, (720, 1280, 1): 0.3}' --request-rate inf --ignore-eos --seed 42
+--backend openai-responses --model gpt-4 --num-prompts 4
+--backend openai-audio --model whisper-1 --dataset-name random-audio --random-audio-seconds 1 --num-prompts 4
+--backend openai --model gpt-4 --num-prompts 4 --no-stream
+--backend scalellm --model m --num-prompts 4
+--backend llama.cpp --model m --num-prompts 4
+--backend tgi --model m --dataset-name sharegpt --dataset-path sharegpt.json --num-prompts 4
+--backend tensorrt-llm --model m --num-prompts 4
+--backend deepspeed-mii --model m --num-prompts 4
+"""
+"""The same for servers that ours does not play."""
+
+
+def commands(text: str) -> list[str]:
+    """One per line; a line that ends in a backslash goes on."""
+    return text.replace("\\\n", "").strip().splitlines()
+
+
+def anybody(request: Received) -> list[Piece]:
+    """A server of every kind: what each sends for an answer, by the path it is asked at."""
+    usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+    if request.method == "GET" or request.path.endswith("tokenize"):
+        return [whole({"error": "not here"}, "404 Not Found")]
+    if request.path.endswith(("embeddings", "pooling", "rerank")):
+        return [whole({"data": [], "usage": usage})]
+    delta = {"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": None}]}
+    streams: dict[str, list[Any]] = {
+        "/v1/chat/completions": [delta, delta, USAGE, "[DONE]"],
+        "/v1/audio/transcriptions": [delta, delta, USAGE, "[DONE]"],
+        "/v1/completions": [TOKEN, LAST, USAGE, "[DONE]"],
+        "/v1/responses": [{"type": "response.output_text.delta", "delta": "a"},
+                          {"type": "response.completed", "response": {"usage": usage}}],
+        "/generate_stream": [{"token": {"text": "a"}}, {"token": {"text": "b"}, "generated_text": "ab"}],
+        "/v2/models/ensemble/generate_stream": [{"text_output": "a"}, {"text_output": "b"}],
+    }  # fmt: skip
+    if request.path == "/v1/completions" and not request.json.get("stream"):
+        return [whole({"choices": [{"text": " a b"}]})]
+    return list(chunked(*sse(*streams[request.path])))
+
 
 MULTI_TURN = """
 -i conversations.json -m gpt-4 -u {url}
@@ -174,11 +246,27 @@ MULTI_TURN = """
 
 
 class TestExamples:
-    @pytest.mark.parametrize("words", EXAMPLES)
+    @pytest.mark.parametrize("words", commands(EXAMPLES))
     def test_they_run_as_they_are_written(self, words: str, url: str, folder: Path) -> None:
         port = url.rsplit(":", 1)[1]
-        argv = [word.replace("'", "") for word in words.split()]
-        assert main(["bench", *argv, "--port", port]) == 0
+        assert main(["bench", *shlex.split(words), "--port", port]) == 0
+
+    @pytest.mark.parametrize("words", commands(ELSEWHERE))
+    def test_other_servers_are_asked_in_their_own_way(self, words: str, folder: Path) -> None:
+        with in_thread(anybody) as server:
+            argv = ["bench", *shlex.split(words), "--port", str(server.port), "--out", "run", "--fail-on", "failures"]
+            assert main(argv) == 0
+        result = json.loads((folder / "run/result.json").read_text())
+        assert result["completed"] == result["num_prompts"] > 0
+        assert result["total_input_tokens"] > 0
+
+    def test_a_strict_server_is_sent_nothing_that_openai_has_not(self, folder: Path) -> None:
+        """OpenAI's own answers 400 to a field that it does not know; noise alone asks others to ignore the end."""
+        with in_thread(anybody) as server:
+            assert main(bench(server.url, "--backend", "openai-chat", "--model", "gpt-4", "--num-prompts", "3")) == 0
+        asked = [request.json for request in server.received if request.method == "POST" and request.path[:3] == "/v1"]
+        fields = {"model", "messages", "max_completion_tokens", "stream", "stream_options"}
+        assert [set(body) for body in asked] == [fields] * 3
 
     @pytest.mark.parametrize("words", MULTI_TURN)
     def test_conversations_too(self, words: str, url: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

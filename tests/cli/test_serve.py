@@ -76,7 +76,9 @@ def running(*options: str, **environment: str) -> Iterator[Server]:
     watchdog.start()
     try:
         with process:
-            yield Server(process)
+            server = Server(process)
+            watchdog.cancel()  # it is up; how long it is needed is for the test to say
+            yield server
             process.kill()
     finally:
         watchdog.cancel()

@@ -20,8 +20,9 @@ from simserve.models import ModelSpec, load_model
 from simserve.simulation import prepare
 
 HOST = HostTimes(step_s=2e-3, request_s=1e-4)
-SLOWER, CACHED, BESIDE = 1.3, 1.6, 2.0
-"""A made-up engine: its rows and prompts take so many times their operators, and its attention on cached tokens too."""
+SURPLUS, CACHED, BESIDE = 0.3, 1.6, 2.0
+"""A made-up engine: what a layer takes beyond its operators, as a share of what SMALL's operators take, and how many
+times its operators attention takes on cached tokens, and beside a chunk."""
 
 BATCHES, CONTEXTS = (1, 4, 32), (16.0, 256.0, 1024.0, 4096.0)
 PROMPTS, CHUNKS, CACHED_TOKENS = (16.0, 256.0, 1024.0), (64.0, 512.0), (512, 2048)
@@ -32,17 +33,23 @@ class MadeUpEngine:
     """Steps of ``model`` as the made-up engine would take them."""
 
     def __init__(self, model: ModelSpec, hardware: HardwareProfile) -> None:
-        self._sums = OperatorSums(model, hardware, dtype="bfloat16", max_tokens=4096, max_seqs=64)
+        small = load_model(SMALL)
+        self._sums, self._small = (
+            OperatorSums(each, hardware, dtype="bfloat16", max_tokens=4096, max_seqs=64) for each in (model, small)
+        )
+        wider = model.hidden_size / small.hidden_size
+        self._surplus = SURPLUS * model.num_layers / small.num_layers * (1 + wider) / 2
 
     def decodes_s(self, batch: int, context: float) -> float:
-        device_s = SLOWER * float(self._sums.decodes_s(batch, np.array([context]))[0])
-        return device_s + HOST.step_s + batch * HOST.request_s
+        own_s, small_s = (float(sums.decodes_s(batch, np.array([context]))[0]) for sums in (self._sums, self._small))
+        return own_s + self._surplus * small_s + HOST.step_s + batch * HOST.request_s
 
     def step_s(self, chunk: int, cached: int, decodes: int = 0, context: int = 0) -> float:
         sums = self._sums
         alone_s = sums.chunk_s(chunk, 0)
         rows_s = sums.rows_s(chunk + decodes, 1 + decodes)
-        device_s = SLOWER * (rows_s + alone_s) + CACHED * (sums.chunk_s(chunk, cached) - alone_s)
+        small_s = self._small.rows_s(chunk + decodes, 1 + decodes) + self._small.chunk_s(chunk, 0)
+        device_s = rows_s + alone_s + self._surplus * small_s + CACHED * (sums.chunk_s(chunk, cached) - alone_s)
         if decodes:
             device_s += BESIDE * sums.beside_s(decodes, decodes * context)
         return device_s + HOST.step_s + (1 + decodes) * HOST.request_s
@@ -113,6 +120,23 @@ def test_prompts_alone_take_what_was_measured_and_the_straight_line_between() ->
 
     assert short_s == pytest.approx(engine.step_s(256, 0), rel=1e-5)
     assert timer.step_s(0, 0, [(640, 0)], 1) == pytest.approx((short_s + long_s) / 2)
+
+
+def test_steps_with_chunks_are_as_long_as_the_rows_that_the_engine_pads_them_to() -> None:
+    anchors = measured(SMALL).model_copy(update={"row_block": 16})
+    timer = AnchoredStepTimer(load_model(SMALL), anchored_hardware(SMALL), anchors, max_tokens=500, max_seqs=64)
+
+    def rows_s(tokens: int) -> float:
+        """Two prompts of together so many tokens, without their attention, which is not padded."""
+        attention_s = 0.0
+        for chunk in (8, tokens - 8):
+            lines, alone_s = timer._chunk_lines(chunk)
+            attention_s += alone_s + timer._cached * lines.at(0)
+        return timer.step_s(0, 0, [(8, 0), (tokens - 8, 0)], 2) - attention_s
+
+    assert rows_s(257) == pytest.approx(rows_s(272)) == pytest.approx(rows_s(265))
+    assert rows_s(273) > rows_s(272)
+    assert timer.step_s(0, 0, [(500, 0)], 1) > 0, "512 rows"
 
 
 @pytest.mark.parametrize("model", [SMALL, LARGE])

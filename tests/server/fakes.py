@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from collections.abc import Sequence
 
 from simserve.engines.base import EngineStatus, GenerationRequest, RequestTiming, TokenEvent
 from simserve.errors import EngineError, RequestError
@@ -103,19 +105,34 @@ class ScriptedStream:
 
 
 class WordTokenizer:
-    """One token per word."""
+    """One token per word, whose id is the word's length; a word's text has the space before it."""
+
+    vocab_size = 1000
 
     def encode(self, text: str) -> list[int]:
-        return [len(word) for word in text.split()]
+        return self.split(text)[0]
+
+    def split(self, text: str) -> tuple[list[int], list[str]]:
+        pieces = re.findall(r"\s*\S+|\s+$", text)
+        return [len(piece.strip()) for piece in pieces if piece.strip()], [piece for piece in pieces if piece.strip()]
+
+    def text_of(self, token_ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
+        return " ".join(f"t{token}" for token in token_ids)
+
+    def token_bytes(self, token_id: int) -> bytes:
+        return b"t%d" % token_id
 
 
 class NumberedWords:
     """Answers that read "w0 w1 w2 ...", so that a test sees which tokens came."""
 
-    def answer(self, seed_key: str, count: int) -> NumberedAnswer:
+    def answer(
+        self, seed_key: str, count: int, banned: frozenset[int] = frozenset(), banned_words: tuple[str, ...] = ()
+    ) -> NumberedAnswer:
         return NumberedAnswer(count)
 
 
 class NumberedAnswer:
     def __init__(self, count: int) -> None:
+        self.token_ids = list(range(count))
         self.pieces = ["w0", *(f" w{at}" for at in range(1, count))]

@@ -67,7 +67,7 @@ async def test_another_content_type(client: Client) -> None:
         ({"max_tokens": "3"}, "max_tokens"),
         ({"max_tokens": 2.5}, "max_tokens"),
         ({"max_tokens": True}, "max_tokens"),
-        ({"n": 9}, "n"),
+        ({"n": 129}, "n"),
         ({"n": 0}, "n"),
         ({"temperature": 2.1}, "temperature"),
         ({"temperature": "hot"}, "temperature"),
@@ -112,27 +112,75 @@ async def test_a_token_that_the_model_does_not_have(client: Client) -> None:
     assert "1000" in error["message"]
 
 
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"logprobs": True}, "logprobs"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
-        ({"tools": [{"type": "function"}], "tool_choice": "required"}, "tool_choice"),
-        ({"tools": [{}], "tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
-        ({"logit_bias": {"5": 1}}, "logit_bias"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, "messages"),
+        ({"prompt_logprobs": 1}, "prompt_logprobs"),
+        ({"functions": [{"name": "f"}]}, "functions"),
+        ({"guided_json": {}, "use_beam_search": True}, "use_beam_search"),
+        ({"modalities": ["text", "audio"]}, "modalities"),
+        ({"messages": [{"role": "user", "content": [{"type": "video_url", "video_url": {}}]}]}, "messages"),
     ],
 )
-async def test_what_is_not_simulated_is_refused_in_chats(client: Client, fields: dict[str, Any], param: str) -> None:
+async def test_what_is_not_simulated_is_refused(client: Client, fields: dict[str, Any], param: str) -> None:
     error = await error_of(client.chat(**fields), 400)
     assert "not supported by the simulated engine yet" in error["message"]
     assert error["param"] == param
 
 
-@pytest.mark.parametrize("fields", [{"logprobs": 0}, {"echo": True}, {"suffix": "end"}, {"best_of": 2}])
-async def test_what_is_not_simulated_is_refused_in_completions(client: Client, fields: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"tools": [{"type": "custom", "custom": {"name": "f"}}]}, "tools.0.type"),
+        ({"tools": [{}]}, "tools.0.function"),
+        ({"tools": [TOOL, TOOL]}, "tools"),
+        ({"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "g"}}}, "tool_choice"),
+        ({"tools": [TOOL], "tool_choice": "sometimes"}, "tool_choice"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        (
+            {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "thing"}}}]},
+            "tools.0.function.parameters",
+        ),
+        ({"response_format": {"type": "poem"}}, "response_format.type"),
+        ({"response_format": {"type": "json_schema"}}, "response_format"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": 3}}}},
+            "response_format.json_schema.schema",
+        ),
+        ({"structured_outputs": {"json_object": True, "regex": "a"}}, "structured_outputs"),
+        ({"structured_outputs": {"grammar": "root ::= x"}}, "structured_outputs.grammar"),
+        ({"logit_bias": {"5": 101}}, "logit_bias"),
+        ({"logit_bias": {"1000": 1}}, "logit_bias"),
+        ({"logit_bias": {"5": -100}, "response_format": {"type": "json_object"}}, "logit_bias"),
+        ({"allowed_token_ids": [1000]}, "allowed_token_ids"),
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"reasoning_effort": "extreme"}, "reasoning_effort"),
+        ({"echo": True}, "echo"),
+        ({"cache_salt": ""}, "cache_salt"),
+    ],
+)
+async def test_what_makes_no_sense_in_a_chat(client: Client, fields: dict[str, Any], param: str) -> None:
+    error = await error_of(client.chat(**fields), 400)
+    assert error["param"] == param
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"best_of": 1, "n": 2}, "best_of"),
+        ({"best_of": 2, "stream": True}, "best_of"),
+        ({"echo": True, "suffix": "the end"}, "suffix"),
+        ({"prompt": ["a"] * 200, "n": 128}, "n"),
+    ],
+)
+async def test_what_makes_no_sense_in_a_completion(client: Client, fields: dict[str, Any], param: str) -> None:
     error = await error_of(client.complete(**fields), 400)
-    assert "not supported by the simulated engine yet" in error["message"]
+    assert error["param"] == param
 
 
 async def test_fields_that_ask_for_nothing_special_are_fine(client: Client) -> None:

@@ -122,8 +122,10 @@ class TestPrompts:
         assert (await chat()).choices[0].sequence.prompt_token_ids == [1, 2]
 
     async def test_tools_and_arguments_go_to_the_template(self) -> None:
-        assert (await chat(tools=[{"type": "function"}])).prompt_tokens == 4
-        assert (await chat(tools=[{"type": "function"}], tool_choice="none")).prompt_tokens == 2
+        assert (await chat(tools=[{"type": "function", "function": {"name": "f"}}])).prompt_tokens == 4
+        assert (
+            await chat(tools=[{"type": "function", "function": {"name": "f"}}], tool_choice="none")
+        ).prompt_tokens == 2
         assert (await chat(chat_template_kwargs={"x y": 1})).prompt_tokens == 3
 
     async def test_a_model_without_a_template_does_not_chat(self) -> None:

@@ -96,7 +96,6 @@ class Backend:
     read: Callable[[Response], Answer]
     takes: frozenset[Input] = frozenset({"text", "ids"})
     is_pooling: bool = False
-    can_stream: bool = True
 
 
 def json_object(response: Response) -> dict[str, Any]:

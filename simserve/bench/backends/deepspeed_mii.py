@@ -37,6 +37,4 @@ def read(response: Response) -> Answer:
     return answer
 
 
-BACKEND = Backend(
-    "deepspeed-mii", "/v1/completions", ("completions",), encode, read, frozenset({"text"}), can_stream=False
-)
+BACKEND = Backend("deepspeed-mii", "/v1/completions", ("completions",), encode, read, frozenset({"text"}))

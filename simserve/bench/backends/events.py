@@ -11,8 +11,6 @@ import orjson
 from simserve.bench.wire.exchange import Finished
 from simserve.bench.wire.framing import ChunkScanner, FramingError, Head, parse_head
 
-DONE = b"[DONE]"
-
 
 @dataclass(frozen=True)
 class Event:

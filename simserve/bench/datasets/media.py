@@ -30,14 +30,14 @@ def draw_random_mm(order: Order) -> Drawn:
     settings = order.settings
     mean = int(settings.get("random_mm_base_items_per_request", 1))
     ratio = float(settings.get("random_mm_num_mm_items_range_ratio", 0.0))
-    most = settings.get("random_mm_limit_mm_per_prompt")
+    most = most_images(settings.get("random_mm_limit_mm_per_prompt"))
     if not 0 <= ratio <= 1 or mean < 0:
         raise ConfigError("images per request: give 0 or more, and a range ratio from 0 to 1")
     buckets = parse_buckets(settings.get("random_mm_bucket_config"))
     rng = np.random.default_rng(order.seed)
     low, high = math.floor(mean * (1 - ratio)), math.ceil(mean * (1 + ratio))
     if most is not None:
-        high = min(high, int(most))
+        high = min(high, most)
     sizes, chances = list(buckets), np.array(list(buckets.values()))
     samples = []
     for sample in text.samples:
@@ -66,6 +66,20 @@ def draw_random_audio(order: Order) -> Drawn:
             prompt, tokens = "", 0
         samples.append(Sample(prompt, tokens, sample.output_tokens, sample.is_exact, media=(sound,)))
     return Drawn(samples, notes=text.notes if "text" in order.backend.takes else ())
+
+
+def most_images(text: object) -> int | None:
+    """``{"image": 3, "video": 0}`` or just 3: the most images of a request. Raises :class:`ConfigError` otherwise."""
+    if text is None:
+        return None
+    try:
+        limits = ast.literal_eval(str(text))
+        most = limits.get("image") if isinstance(limits, dict) else limits
+    except (ValueError, SyntaxError):
+        most = -1
+    if most is not None and (not isinstance(most, int) or most < 0):
+        raise ConfigError(f'--random-mm-limit-mm-per-prompt is {text}; give a number, or {{"image": 3, "video": 0}}')
+    return most
 
 
 def parse_buckets(text: object) -> dict[Bucket, float]:

@@ -27,7 +27,7 @@ class Health:
 
 
 class Pulse:
-    """Beats every 50 ms of the loop and notes how late; ``on_beat`` is called each time with the lateness."""
+    """Beats every 50 ms of the loop and notes how late."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, health: Health) -> None:
         self._loop = loop

@@ -61,8 +61,6 @@ class Figures:
     max_output_tokens_per_s: float
     good: int | None
     values_s: Mapping[str, Floats]
-    reads: int
-    events: int
     shared_stamps: int
     chunks: int
 
@@ -132,8 +130,6 @@ def figures_of(
         max_output_tokens_per_s=_most_tokens_in_a_second(ok),
         good=None if not slos_s else sum(_is_good(one, slos_s) for one in ok),
         values_s=_values(ok, itl, is_closed_loop=is_closed_loop),
-        reads=sum(one.reads for one in ok),
-        events=sum(one.events for one in ok),
         shared_stamps=int(np.sum(itl == 0.0)),
         chunks=chunks,
     )

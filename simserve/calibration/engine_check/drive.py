@@ -69,7 +69,7 @@ def drive(engine: Engine, requests: Sequence[Request], clock: Clock) -> EngineRu
     come, look_s = 0, 0.0
     while come < len(requests) or engine.has_work:
         if not engine.has_work:
-            look_s = arrival_s[come]
+            look_s = max(look_s, arrival_s[come])  # it may have come while the last step ran
             clock.wait_until(look_s)
         while come < len(requests) and arrival_s[come] <= look_s:
             engine.add(requests[come])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -11,6 +13,7 @@ from simserve.calibration.engine_check.compare import EngineCheck, check
 from simserve.calibration.engine_check.drive import WallClock, drive
 from simserve.calibration.engine_check.ledger import EngineRun
 from simserve.calibration.engine_check.torch_engine import TorchEngine, sequences_of
+from simserve.calibration.microbench.calibrate import CalibrationSession
 from simserve.calibration.microbench.contention import Guard
 from simserve.calibration.microbench.machine import Machine
 from simserve.config import EngineOptions
@@ -41,10 +44,59 @@ class Wish:
         return synthetic_workload(self.requests, rate, self.input_len, self.output_len, self.seed)
 
 
+class ProfileSource(Protocol):
+    """Where the profile comes from that is held against the engine."""
+
+    def draft(self) -> HardwareProfile:
+        """What is known before the first run: enough to choose how fast requests come."""
+        ...
+
+    def between_runs(self, share: float) -> None:
+        """Called before each run and after the last, with the share that one of these calls is of all."""
+        ...
+
+    def profile(self) -> HardwareProfile:
+        """The one to check; asked for after the last run."""
+        ...
+
+
+@dataclass(frozen=True)
+class GivenProfile:
+    """One that was there before."""
+
+    hardware: HardwareProfile
+
+    def draft(self) -> HardwareProfile:
+        return self.hardware
+
+    def between_runs(self, share: float) -> None:
+        """Nothing: it stays as it is."""
+
+    def profile(self) -> HardwareProfile:
+        return self.hardware
+
+
+@dataclass(frozen=True)
+class MeasuredMeanwhile:
+    """One whose whole steps are measured between the runs, so that a machine that drifts is the same for both."""
+
+    session: CalibrationSession
+
+    def draft(self) -> HardwareProfile:
+        return self.session.draft()
+
+    def between_runs(self, share: float) -> None:
+        for _ in range(math.ceil(share * self.session.rounds)):
+            self.session.measure_steps()
+
+    def profile(self) -> HardwareProfile:
+        return self.session.profile()
+
+
 def check_engine(
     machine: Machine,
     model: ModelSpec,
-    hardware: HardwareProfile,
+    source: ProfileSource,
     options: EngineOptions,
     wish: Wish,
     repeats: int,
@@ -53,20 +105,22 @@ def check_engine(
     report: Report = lambda what, done: None,
     guard: Guard | None = None,
 ) -> EngineCheck:
-    """Run ``model`` with random weights ``repeats`` times and hold the simulation on ``hardware`` against it.
+    """Run ``model`` with random weights ``repeats`` times and hold the simulation on ``source``'s profile against it.
 
     A run that others disturbed is made again, as often as ``repeats`` in all. Raises :class:`HardwareError` if some
-    remain disturbed, unless ``allow_noise``, or if ``hardware`` was calibrated on another machine.
+    remain disturbed, unless ``allow_noise``, or if the profile was calibrated on another machine.
     """
-    check_conditions(machine, hardware)
+    draft = source.draft()
+    check_conditions(machine, draft)
     options = _engine_options(options, wish, machine)
-    workload = wish.workload(wish.rate or LOAD * _capacity(wish, model, hardware, options))
-    setup = prepare(model, hardware, options)
+    workload = wish.workload(wish.rate or LOAD * _capacity(wish, model, draft, options))
     report(f"loading {model.name}", 0.0)
-    runs = _Runs(machine, setup, workload, guard or Guard())
+    runs = _Runs(machine, prepare(model, draft, options), workload, guard or Guard())
     for number in range(repeats):
+        source.between_runs(1 / (repeats + 1))
         report(f"run {number + 1} of {repeats}: {len(workload)} requests", number / repeats)
         runs.make()
+    source.between_runs(1 / (repeats + 1))
     while runs.disturbed and runs.made < 2 * repeats:
         report(f"a disturbed run again ({runs.disturbed[0].disturbance})", 1.0)
         runs.replace_disturbed()
@@ -75,7 +129,7 @@ def check_engine(
             f"{len(runs.disturbed)} of {repeats} runs were disturbed ({runs.disturbed[0].disturbance}): "
             "stop other programs, or say --allow-noise to see figures that may mean little"
         )
-    return check(workload, model, hardware, options, runs.runs)
+    return check(workload, model, source.profile(), options, runs.runs)
 
 
 def check_conditions(machine: Machine, hardware: HardwareProfile) -> None:

@@ -1,26 +1,33 @@
-"""Attention of one layer by the engine's own kernels, pages gathered from all over a KV cache that no cache holds."""
+"""Attention of one layer by the engine's own kernels, pages gathered from all over a KV cache that no cache holds.
+
+Contexts of a batch are spread around their mean, as in whole steps.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import cycle
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 
 from simserve.calibration.microbench.bench import Bench, Pace, Progress
+from simserve.calibration.microbench.engine import PAGE_TOKENS, spread
 from simserve.calibration.microbench.machine import Machine
+from simserve.calibration.microbench.stopwatch import Call
 from simserve.calibration.points import AttentionPoints, MixedPoints
 from simserve.models import ModelSpec
+from simserve.scheduling import PrefillChunk
 
 if TYPE_CHECKING:
     import torch
 
-    from simserve.engines.torch.attention import KVPages, Piece, StepAttention
-
-PAGE_TOKENS = 16
+    from simserve.engines.torch.attention import KVPages, StepAttention
+    from simserve.engines.torch.batch import Batch
+    from simserve.engines.torch.sequence import Sequence
+    from simserve.engines.torch.transformer import Transformer
 
 
 class Sizes(NamedTuple):
@@ -54,9 +61,9 @@ def measure_attention(
 ) -> MeasuredAttention:
     """Attention as ``model`` has it, writing the new tokens' K and V included."""
     batches, contexts, chunks, cached = QUICK if quick else GPU if machine.kind == "gpu" else CPU
-    most_tokens = max(batches[-1] * (contexts[-1] + PAGE_TOKENS), chunks[-1] + cached[-1] + PAGE_TOKENS)
+    most_tokens = max(batches[-1] * (contexts[-1] + 2 * PAGE_TOKENS), chunks[-1] + cached[-1] + PAGE_TOKENS)
     layers = _Layers(machine, model, most_tokens, cold_bytes)
-    cases: dict[tuple[str, int, int], Callable[[], object]] = {}
+    cases: dict[tuple[str, int, int], Call] = {}
     cases |= {("decode", b, c): layers.decodes(b, c) for b in batches for c in contexts}
     cases |= {("chunk", n, c): layers.chunk(n, c) for n in chunks for c in cached}
     timings = bench.measure(cases, pace, progress=progress)
@@ -82,44 +89,66 @@ class _Layers:
     def __init__(self, machine: Machine, model: ModelSpec, most_tokens: int, cold_bytes: int) -> None:
         from simserve.engines.torch.attention import KVPages
 
-        one_layer = replace(model, num_layers=1)
-        width = one_layer.kv_bytes_per_token(machine.dtype_name)
+        width = replace(model, num_layers=1).kv_bytes_per_token(machine.dtype_name)
         count = max(-(-cold_bytes // (width * most_tokens)), 2)
-        self._model, self._machine = model, machine
         num_pages = most_tokens // PAGE_TOKENS + 1
+        self._model, self._machine = model, machine
         self._pages: KVPages = KVPages(
             replace(model, num_layers=count), num_pages, PAGE_TOKENS, machine.device, machine.dtype
         )
         self._order = np.random.default_rng(0).permutation(np.arange(1, num_pages)).tolist()
 
-    def decodes(self, batch: int, context: int) -> Callable[[], object]:
-        """A step of ``batch`` decodes whose new token is the last of ``context``."""
-        from simserve.engines.torch.attention import decode_pieces
+    def decodes(self, batch: int, context: int) -> Call:
+        """A step of ``batch`` decodes that attend to ``context`` tokens on average, their new one included."""
+        from simserve.engines.torch.batch import Batch
 
-        each = -(-context // PAGE_TOKENS)
-        tables = [self._order[row * each : (row + 1) * each] for row in range(batch)]
-        slots = [table[-1] * PAGE_TOKENS + (context - 1) % PAGE_TOKENS for table in tables]
-        return self._call(batch, slots, decode_pieces(self._pages, 0, tables, [context] * batch))
+        step, pages = Batch(self._pages), list(self._order)
+        step.add_decodes([_sequence(tokens, pages) for tokens in sorted(spread(batch, context), reverse=True)])
+        return self._call(step)
 
-    def chunk(self, tokens: int, cached: int) -> Callable[[], object]:
+    def chunk(self, tokens: int, cached: int) -> Call:
         """A step of one chunk."""
-        from simserve.engines.torch.attention import Chunk
+        from simserve.engines.torch.batch import Batch
 
-        table = self._order[: -(-(tokens + cached) // PAGE_TOKENS)]
-        slots = [table[at // PAGE_TOKENS] * PAGE_TOKENS + at % PAGE_TOKENS for at in range(cached, cached + tokens)]
-        return self._call(tokens, slots, [Chunk(self._pages, 0, tokens, cached, table)])
+        step = Batch(self._pages)
+        step.add_chunk(PrefillChunk(_sequence(tokens + cached, list(self._order)), tokens, cached, samples=True))
+        return self._call(step)
 
-    def _call(self, rows: int, slots: list[int], pieces: Sequence[Piece]) -> Callable[[], object]:
+    def _call(self, step: Batch) -> Call:
+        """Attention as the engine prepares it for ``step``, in one layer after the other."""
         import torch
 
-        from simserve.engines.torch.attention import StepAttention
-
-        model, device = self._model, self._machine.device
+        model, caught = self._model, _Caught()
+        step.hidden(cast("Transformer", caught))
+        assert caught.attention is not None
         heads = model.num_heads + 2 * model.num_kv_heads
-        qkv = torch.randn(rows, heads, model.head_dim, device=device).to(self._machine.dtype)
-        step = StepAttention(self._pages, torch.tensor(slots, device=device), pieces)
-        return partial(_attend, step, qkv, cycle(range(len(self._pages.layers))))
+        qkv = torch.randn(caught.rows, heads, model.head_dim, device=self._machine.device).to(self._machine.dtype)
+        return partial(_attend, caught.attention, qkv, cycle(range(len(self._pages.layers))))
 
 
-def _attend(step: StepAttention, qkv: torch.Tensor, layers: Iterator[int]) -> torch.Tensor:
-    return step(next(layers), qkv)
+class _Caught:
+    """In a transformer's place: keeps the attention that it is given."""
+
+    def __init__(self) -> None:
+        self.attention: StepAttention | None = None
+        self.rows = 0
+
+    def hidden(self, token_ids: torch.Tensor, positions: torch.Tensor, attention: StepAttention) -> torch.Tensor:
+        self.attention, self.rows = attention, len(token_ids)
+        return token_ids
+
+
+def _sequence(tokens: int, pages: list[int]) -> Sequence:
+    """Somebody with so many tokens, who takes the pages for them from ``pages``."""
+    from simserve.engines.base import SamplingParams
+    from simserve.engines.torch.sequence import Sequence
+
+    made = Sequence("", [0] * tokens, 1, SamplingParams())
+    count = -(-tokens // PAGE_TOKENS)
+    made.pages = pages[-count:]
+    del pages[-count:]
+    return made
+
+
+def _attend(attention: StepAttention, qkv: torch.Tensor, layers: Iterator[int]) -> torch.Tensor:
+    return attention(next(layers), qkv)

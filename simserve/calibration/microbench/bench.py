@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -24,7 +24,8 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclass(frozen=True)
 class Pace:
-    """How thoroughly to measure: ``rounds`` through all cases, each time for ``block_s`` seconds.
+    """How thoroughly to measure: ``rounds`` through all cases, each time for ``block_s`` seconds, or
+    a single call.
 
     ``retries`` is how often a disturbed window is measured again, all rounds together.
     """
@@ -54,63 +55,81 @@ class Bench:
     """Times cases, and remembers all timings and who disturbed them."""
 
     def __init__(self, stopwatch: Stopwatch, guard: Guard) -> None:
-        self._stopwatch, self._guard = stopwatch, guard
+        self.stopwatch, self.guard = stopwatch, guard
         self.timings: list[Timing] = []
         self.disturbances: list[str] = []
 
     def measure(
         self, cases: Mapping[Key, Call], pace: Pace, *, percentile: float = 20.0, progress: Progress = lambda done: None
     ) -> dict[Key, Timing]:
-        """Time every case, a call without arguments, which is warmed up here.
-
-        Of its samples the ``percentile`` counts: 20 for operators, 50 for whole steps.
-        """
-        blocks = {key: self._block(call, pace.block_s) for key, call in cases.items()}
-        taken: dict[Key, list[Sample]] = {key: [] for key in cases}
-        retries = pace.retries
+        """Time every case, a call without arguments, which is warmed up here; see :meth:`Series.timings`."""
+        series = Series(self, cases, pace)
         for number in range(pace.rounds):
-            retries = self._round(cases, blocks, taken, retries)
+            series.round()
             progress((number + 1) / pace.rounds)
-        timings = {key: _timing(samples, percentile) for key, samples in taken.items()}
-        self.timings += timings.values()
+        return series.timings(percentile)
+
+
+class Series(Generic[Key]):
+    """Cases under way: rounds through all of them, between which other things may be done.
+
+    Each round has an order of its own, by chance: what a case finds in the caches differs, as in an engine. A case that
+    ``follows_itself`` finds what a call before it left, which is not timed.
+    """
+
+    def __init__(
+        self,
+        bench: Bench,
+        cases: Mapping[Key, Call],
+        pace: Pace,
+        follows_itself: Callable[[Key], bool] = lambda key: False,
+    ) -> None:
+        self._bench, self._cases, self._retries = bench, cases, pace.retries
+        self._follows_itself = follows_itself
+        self._blocks = {key: self._block(call, pace.block_s) for key, call in cases.items()}
+        self._taken: dict[Key, list[Sample]] = {key: [] for key in cases}
+        self._random = np.random.default_rng(0)
+
+    def round(self) -> None:
+        """One pass over all cases, window by window; disturbed ones again, as long as there are retries."""
+        keys = list(self._cases)
+        self._random.shuffle(keys)
+        while keys:
+            samples, disturbance = self._window(keys)
+            if disturbance is not None:
+                self._bench.disturbances.append(disturbance)
+                if self._retries > 0:
+                    self._retries -= 1
+                    continue
+            for key, taken in samples.items():
+                self._taken[key] += [sample._replace(quiet=sample.quiet and disturbance is None) for sample in taken]
+            keys = keys[len(samples) :]
+
+    def timings(self, percentile: float) -> dict[Key, Timing]:
+        """Of each case's samples so far the ``percentile``: 20 for operators, 50 for whole steps."""
+        timings = {key: _timing(samples, percentile) for key, samples in self._taken.items()}
+        self._bench.timings += timings.values()
         return timings
 
-    def _block(self, call: Call, block_s: float) -> tuple[int, bool]:
+    def _block(self, call: Call, block_s: float) -> Block:
         call()
-        estimate_s = self._stopwatch.estimate_s(call)
+        estimate_s = self._bench.stopwatch.estimate_s(call)
         return min(max(round(block_s / max(estimate_s, 1e-9)), 1), MOST_CALLS), estimate_s >= SINGLY_S
 
-    def _round(
-        self, cases: Mapping[Key, Call], blocks: Mapping[Key, Block], taken: dict[Key, list[Sample]], retries: int
-    ) -> int:
-        """One pass over all cases, window by window, disturbed ones again; returns what is left of ``retries``."""
-        keys = list(cases)
-        while keys:
-            window, samples, disturbance = self._window(cases, blocks, keys)
-            if disturbance is not None:
-                self.disturbances.append(disturbance)
-                if retries > 0:
-                    retries -= 1
-                    continue
-            for key in window:
-                taken[key] += [sample._replace(quiet=sample.quiet and disturbance is None) for sample in samples[key]]
-            keys = keys[len(window) :]
-        return retries
-
-    def _window(
-        self, cases: Mapping[Key, Call], blocks: Mapping[Key, Block], keys: list[Key]
-    ) -> tuple[list[Key], dict[Key, list[Sample]], str | None]:
-        """Time the first of ``keys`` for WINDOW_S; which they were, what came out, and what disturbed."""
+    def _window(self, keys: list[Key]) -> tuple[dict[Key, list[Sample]], str | None]:
+        """Time the first of ``keys`` for WINDOW_S: what came out, and what disturbed."""
         done: dict[Key, list[Sample]] = {}
         spent_s = 0.0
-        self._guard.start()
+        self._bench.guard.start()
         for key in keys:
-            count, singly = blocks[key]
-            done[key] = self._stopwatch.samples(cases[key], count, singly)
+            count, singly = self._blocks[key]
+            if self._follows_itself(key):
+                self._cases[key]()
+            done[key] = self._bench.stopwatch.samples(self._cases[key], count, singly)
             spent_s += count * done[key][0].seconds
             if spent_s >= WINDOW_S:
                 break
-        return list(done), done, self._guard.disturbance()
+        return done, self._bench.guard.disturbance()
 
 
 def noise_of(timings: Sequence[Timing]) -> float:

@@ -50,24 +50,33 @@ HELD_BATCHES = (3, 12)
 
 @dataclass(frozen=True)
 class MeasuredModel:
-    """Whole steps of one model."""
+    """Whole steps of one model; without ``timings`` where none were measured yet."""
 
     model: ModelSpec
     grid: Grid
     timings: dict[Step, Timing]
     """With the host's time around the model's."""
     host: HostTimes
+    row_block: int = 1
+    """Steps with a chunk are padded to a multiple of so many rows."""
 
 
 @dataclass(frozen=True)
-class Measurements:
-    """All that was measured on one machine."""
+class MeasuredOperators:
+    """One by one."""
 
     peaks: dict[str, float]
     bandwidth: Bandwidth
     products: GemmPoints
     attention: MeasuredAttention
     small: ElementwisePoints
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """All that was measured on one machine."""
+
+    operators: MeasuredOperators
     conditions: Conditions
     models: list[MeasuredModel]
     all_reduce: AllReducePoints | None = None
@@ -76,9 +85,10 @@ class Measurements:
 def build_profile(name: str, machine: Machine, measured: Measurements) -> HardwareProfile:
     """The profile of ``machine``, called ``name``."""
     dtype = cast(Dtype, machine.dtype_name)
+    operators, attention = measured.operators, measured.operators.attention
     bare = _data_sheet(name, machine, measured)
     limits = Limits(
-        bare.peak_flops_for(dtype), bare.bandwidth_bytes_per_s, 0.0, machine.dtype.itemsize, measured.attention.head_dim
+        bare.peak_flops_for(dtype), bare.bandwidth_bytes_per_s, 0.0, machine.dtype.itemsize, attention.head_dim
     )
     source = Source(
         "measured by simserve calibrate on the machine itself",
@@ -89,30 +99,31 @@ def build_profile(name: str, machine: Machine, measured: Measurements) -> Hardwa
         "conditions": measured.conditions,
         "host": measured.models[0].host,
         "dtype": dtype,
-        "head_dim": measured.attention.head_dim,
-        "gemm": _products(measured.products, limits, source, bare, dtype),
-        "decode_attention": _decodes(measured.attention.decodes, limits, source, bare, dtype),
-        "chunk_attention": fit_chunks(measured.attention.chunks, limits, source, measured.attention.heads),
-        "chunk_heads": measured.attention.heads,
-        "elementwise": fit_elementwise(measured.small, bare.bandwidth_bytes_per_s, source),
+        "head_dim": attention.head_dim,
+        "gemm": _products(operators.products, limits, source, bare, dtype),
+        "decode_attention": _decodes(attention.decodes, limits, source, bare, dtype),
+        "chunk_attention": fit_chunks(attention.chunks, limits, source, attention.heads),
+        "chunk_heads": attention.heads,
+        "elementwise": fit_elementwise(operators.small, bare.bandwidth_bytes_per_s, source),
     }
     link = bare.link or bare.host_link
     if measured.all_reduce is not None and link is not None:
         fields["all_reduce"] = fit_all_reduce(measured.all_reduce, link.bandwidth_bytes_per_s, source)
     profile = bare.model_copy(update={"calibration": Calibration(**fields)})
-    return _with_anchors(profile, dtype, measured.models)
+    return _with_anchors(profile, dtype, [each for each in measured.models if each.timings])
 
 
 def _data_sheet(name: str, machine: Machine, measured: Measurements) -> HardwareProfile:
     """Limits as measured; of a GPU that a shipped profile describes, its data sheet where that is higher."""
+    operators = measured.operators
     known = shipped_profile(machine.name) if machine.kind == "gpu" else None
     peaks = dict(known.peak_flops) if known else {}
-    for dtype, flops in measured.peaks.items():
+    for dtype, flops in operators.peaks.items():
         peaks[cast(Dtype, dtype)] = max(float(f"{flops:.4g}"), peaks.get(cast(Dtype, dtype), 0.0))
-    best = measured.products
+    best = operators.products
     reached = float((2 * best.m * best.n * best.k / best.seconds).max())
     peaks[cast(Dtype, machine.dtype_name)] = max(peaks[cast(Dtype, machine.dtype_name)], reached)
-    bandwidth = measured.bandwidth.bytes_per_s
+    bandwidth = operators.bandwidth.bytes_per_s
     content: dict[str, Any] = {
         "name": name,
         "vendor": known.vendor if known else machine.name.split()[0],
@@ -121,7 +132,7 @@ def _data_sheet(name: str, machine: Machine, measured: Measurements) -> Hardware
         "reported_memory_bytes": machine.memory_bytes,
         "bandwidth_bytes_per_s": max(bandwidth, known.bandwidth_bytes_per_s if known else 0.0),
         "peak_flops": peaks,
-        "l2_bytes": measured.bandwidth.cache_bytes or None,
+        "l2_bytes": operators.bandwidth.cache_bytes or None,
         "compute_units": machine.compute_units,
         "sources": f"measured by simserve calibrate on {machine.name}, {measured.conditions.date}",
         "confidence": "high" if measured.conditions.suite == "full" else "low",
@@ -175,7 +186,7 @@ def _with_error(curves: Curves, predicted: Floats, seconds: Floats, alike: Float
 
 def _with_anchors(profile: HardwareProfile, dtype: Dtype, models: list[MeasuredModel]) -> HardwareProfile:
     """Anchors of each model, with their error on the steps held out, and on what other models' anchors say of it."""
-    anchors = [anchors_of(each.model, dtype, each.grid, each.timings) for each in models]
+    anchors = [anchors_of(each.model, dtype, each.grid, each.timings, each.row_block) for each in models]
     tested = []
     for index, (own, each) in enumerate(zip(anchors, models, strict=True)):
         errors = [error_on("steps", each.grid.held_out, each.timings, _timer(profile, each, [own]))]
@@ -198,8 +209,8 @@ def _timer(profile: HardwareProfile, measured: MeasuredModel, anchors: list[Step
         measured.model,
         anchored,
         chosen,
-        max_tokens=max(step.decodes + step.chunk for step in steps),
-        max_seqs=max(step.decodes + 1 for step in steps),
+        max_tokens=max(step.rows for step in steps),
+        max_seqs=max(step.requests for step in steps),
     )
 
 

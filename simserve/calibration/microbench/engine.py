@@ -29,8 +29,10 @@ class EngineUnderTest:
     """A model in the torch engine, with KV pages for the largest of ``steps``; see ``StepRunner``."""
 
     def __init__(self, model: ModelSpec, machine: Machine, steps: Sequence[Step]) -> None:
+        from simserve.engines.torch.batch import ROW_BLOCK
         from simserve.engines.torch.runner import load_runner
 
+        self.row_block = ROW_BLOCK
         self.runner = load_runner(
             model,
             num_pages=1 + max(map(_pages, steps)),
@@ -44,8 +46,7 @@ class EngineUnderTest:
         """See ``StepRunner``: the runner returns once the tokens are there, on a GPU too."""
         from simserve.engines.torch.runner import hand_made_plan
 
-        chunks = [(step.chunk, step.cached)] if step.chunk else []
-        return partial(self.runner.run, hand_made_plan(self.runner, contexts_of(step), chunks))
+        return partial(self.runner.run, hand_made_plan(self.runner, contexts_of(step), step.prompts))
 
     def host_step(self, decodes: int) -> Call:
         """A call that makes the engine's next step of so many decodes, without its model."""
@@ -66,13 +67,18 @@ class EngineUnderTest:
 
 
 def contexts_of(step: Step) -> list[int]:
-    """Tokens in the cache of each decode: spread around the step's context, which is exactly their mean."""
-    edges = np.linspace(1 - SPREAD, 1 + SPREAD, step.decodes + 1)
+    """Tokens in the cache of each decode of ``step``: see :func:`spread`."""
+    return spread(step.decodes, step.context)
+
+
+def spread(decodes: int, context: int) -> list[int]:
+    """Tokens in the cache of each of ``decodes``: spread around ``context``, which is exactly their mean."""
+    edges = np.linspace(1 - SPREAD, 1 + SPREAD, decodes + 1)
     # The sum up to each sequence is rounded, so that roundings do not add up.
-    sums = np.rint(np.cumsum((edges[1:] + edges[:-1]) / 2) * step.context).astype(int).tolist()
+    sums = np.rint(np.cumsum((edges[1:] + edges[:-1]) / 2) * context).astype(int).tolist()
     return [high - low for low, high in pairwise([0, *sums])]
 
 
 def _pages(step: Step) -> int:
-    lengths = [context + 1 for context in contexts_of(step)] + [step.chunk + step.cached]
+    lengths = [context + 1 for context in contexts_of(step)] + [tokens + cached for tokens, cached in step.prompts]
     return sum(-(-length // PAGE_TOKENS) for length in lengths)

@@ -79,18 +79,20 @@ class Piece(Protocol):
 class StepAttention:
     """Attention of one step: writes the K and V of all its tokens, then lets each piece attend.
 
-    In that order, so that a prompt may use a prefix that another prompt computes in the same step.
+    In that order, so that a prompt may use a prefix that another prompt computes in the same step. The last ``padding``
+    rows attend to nothing.
     """
 
-    def __init__(self, pages: KVPages, slots: torch.Tensor | None, pieces: Sequence[Piece]) -> None:
-        self._pages, self._slots, self._pieces = pages, slots, pieces
+    def __init__(self, pages: KVPages, slots: torch.Tensor | None, pieces: Sequence[Piece], padding: int = 0) -> None:
+        self._pages, self._slots, self._pieces, self._padding = pages, slots, pieces, padding
 
     def __call__(self, layer: int, qkv: torch.Tensor) -> torch.Tensor:
         if self._slots is not None:
             self._pages.write(layer, self._slots, qkv[:, self._pages.heads :])
-        if len(self._pieces) == 1:
-            return self._pieces[0](layer, qkv)
-        return torch.cat([piece(layer, qkv) for piece in self._pieces])
+        found = [piece(layer, qkv) for piece in self._pieces]
+        if self._padding:
+            found.append(found[0].new_zeros(self._padding, found[0].shape[1]))
+        return found[0] if len(found) == 1 else torch.cat(found)
 
 
 def decode_pieces(pages: KVPages, first_row: int, tables: list[list[int]], contexts: list[int]) -> list[Decodes]:

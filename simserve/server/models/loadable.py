@@ -15,6 +15,7 @@ from simserve.engines.base import Engine
 from simserve.errors import ConfigError
 from simserve.hardware import HardwareProfile, load_hardware
 from simserve.models import ModelSpec, load_model
+from simserve.server.answers.habits import habits_in
 from simserve.server.models.cold_start import load_seconds
 from simserve.server.service import Service
 from simserve.server.settings import AvailableModel, Settings
@@ -65,8 +66,10 @@ def simulated_model(name: str, entry: AvailableModel, settings: Settings, *, is_
     hardware = load_hardware(entry.hardware or settings.engine.hardware).with_overrides(memory_bytes=memory_bytes)
     setup = _prepared(model, hardware, _options(entry, settings), settings.inference.max_total_tokens)
 
+    habits, reasons = habits_in(settings.answers), settings.answers.reasoning
+
     def over(engine: Engine) -> Service:
-        return simulated_over(model, engine, names)
+        return simulated_over(model, engine, names, habits, reasons=reasons)
 
     async def load() -> Service:
         return await asyncio.to_thread(lambda: over(SimulatedEngine(setup, time_scale)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from simserve.server.settings.layers import Layer, command_line_layer, environment_layer, file_layer
 from simserve.server.settings.load import load_settings
 from simserve.server.settings.sections import (
+    AnswersSection,
     AuthSection,
     AvailableModel,
     EngineSection,
@@ -20,6 +21,7 @@ from simserve.server.settings.sections import (
 )
 
 __all__ = [
+    "AnswersSection",
     "AuthSection",
     "AvailableModel",
     "EngineSection",

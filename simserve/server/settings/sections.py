@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 
 from simserve.config import DEFAULT_HARDWARE, DEFAULT_MODEL, Permission
+from simserve.errors import WorkloadError
+from simserve.server.answers.lengths import USUAL_LENGTH
 from simserve.server.settings.quantities import (
     Bytes,
     Seconds,
@@ -16,6 +18,7 @@ from simserve.server.settings.quantities import (
     read_count_or_seconds,
 )
 from simserve.server.settings.section import Section, contradiction, engine_keys, setting
+from simserve.workload.lengths import SPECS, parse_length
 
 MIN_SECRET_BYTES = 32
 """A key for HS256 is as long as its digest at least (RFC 7518, 3.2)."""
@@ -215,6 +218,41 @@ class InferenceSection(Section):
         return self
 
 
+class AnswersSection(Section):
+    """What simulated answers say, and how long they are."""
+
+    mode: Literal["random", "echo", "dataset"] = setting(
+        "random", "sentences, the question again, or answers from `dataset`"
+    )
+    dataset: Path | None = setting(None, "file of answers: .txt (one a line), .jsonl, or .json (ShareGPT's too)")
+    length: str | None = setting(
+        None,
+        f"{SPECS}: how long random answers are, at most `max_tokens`; without it just as long as `max_tokens`, or"
+        f" {USUAL_LENGTH} where a request has none",
+    )
+    reasoning: bool | None = setting(None, "whether models reason before they answer; by default those known to")
+
+    @field_validator("length")
+    @classmethod
+    def _is_a_distribution(cls, length: str | None) -> str | None:
+        if length is not None:
+            try:
+                parse_length(length, "the length")
+            except WorkloadError as error:
+                raise contradiction(str(error)) from None
+        return length
+
+    @model_validator(mode="after")
+    def _keys_agree(self) -> AnswersSection:
+        if self.mode == "dataset" and self.dataset is None:
+            raise contradiction("mode is dataset, but there is no dataset")
+        if self.dataset is not None and self.mode != "dataset":
+            raise contradiction(f"dataset is for the mode dataset, and the mode is {self.mode}")
+        if self.length is not None and self.mode != "random":
+            raise contradiction(f"length is for random answers, and the mode is {self.mode}")
+        return self
+
+
 class FailuresSection(Section):
     """Failures on purpose, to see what a client makes of them."""
 
@@ -247,11 +285,15 @@ class Settings(Section):
     models: ModelsSection = setting(ModelsSection(), "")
     engine: EngineSection = setting(EngineSection(), "")
     inference: InferenceSection = setting(InferenceSection(), "")
+    answers: AnswersSection = setting(AnswersSection(), "")
     failures: FailuresSection = setting(FailuresSection(), "")
 
     @model_validator(mode="after")
     def _there_is_an_engine_for_each_key(self) -> Settings:
         types = {entry.type or self.engine.type for entry in self.models.available.values()} or {self.engine.type}
+        if types == {"torch"} and self.answers.model_fields_set:
+            key = next(name for name in type(self.answers).model_fields if name in self.answers.model_fields_set)
+            raise contradiction(f"answers.{key} means nothing to the torch engine; leave it out")
         for type_, keys in ONLY_OF.items():
             given = [key for key in keys if key in self.engine.model_fields_set]
             if given and type_ not in types:

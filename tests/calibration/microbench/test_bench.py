@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from simserve.calibration.microbench.bench import Bench, Pace, unquiet_of
+from simserve.calibration.microbench.bench import Bench, Pace, Series, unquiet_of
 from simserve.calibration.microbench.contention import Guard
 from simserve.calibration.microbench.stopwatch import CpuStopwatch, Sample
 
@@ -64,9 +64,31 @@ def test_rounds_go_through_all_cases_so_that_drift_hits_them_alike() -> None:
     def noted(name: str) -> Callable[[], object]:
         return lambda: calls.append(name) or 0.5
 
-    Bench(Scripted(), QUIET).measure({"a": noted("a"), "b": noted("b")}, Pace(rounds=3, block_s=0.1))
+    Bench(Scripted(), QUIET).measure({"a": noted("a"), "b": noted("b")}, Pace(rounds=40, block_s=0.1))
 
-    assert "".join(calls[-6:]) == "ababab"
+    rounds = ["".join(calls[at : at + 2]) for at in range(len(calls) - 80, len(calls), 2)]
+    assert set(rounds) == {"ab", "ba"}, "in an order of its own each time"
+
+
+def test_between_rounds_other_things_can_be_done() -> None:
+    series = Series(Bench(Scripted(), QUIET), {"it": in_turn(3.0, 1.0, 2.0)}, Pace(rounds=3, block_s=0.0))
+
+    series.round()
+    assert series.timings(50)["it"].seconds == 3.0
+    series.round()
+    series.round()
+    assert series.timings(50)["it"].seconds == 2.0
+
+
+def test_what_follows_itself_is_timed_from_the_second_call_on() -> None:
+    cases = {"decode": in_turn(9.0, 1.0, 9.0, 1.0), "prompt": in_turn(5.0, 6.0)}
+    series = Series(Bench(Scripted(), QUIET), cases, Pace(rounds=2, block_s=0.0), lambda key: key == "decode")
+
+    series.round()
+    series.round()
+
+    timings = series.timings(100)
+    assert (timings["decode"].seconds, timings["prompt"].seconds) == (1.0, 6.0)
 
 
 def test_a_disturbed_window_is_measured_again() -> None:

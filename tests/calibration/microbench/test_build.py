@@ -15,7 +15,13 @@ from simserve.calibration.import_profile import write_profile
 from simserve.calibration.microbench.attention import MeasuredAttention
 from simserve.calibration.microbench.bandwidth import Bandwidth
 from simserve.calibration.microbench.bench import Timing
-from simserve.calibration.microbench.build import MeasuredModel, Measurements, build_profile, shipped_profile
+from simserve.calibration.microbench.build import (
+    MeasuredModel,
+    MeasuredOperators,
+    Measurements,
+    build_profile,
+    shipped_profile,
+)
 from simserve.calibration.microbench.machine import Machine
 from simserve.calibration.microbench.whole_steps import FULL, Step
 from simserve.calibration.points import AttentionPoints, ElementwisePoints, GemmPoints, MixedPoints
@@ -78,11 +84,7 @@ def small() -> ElementwisePoints:
 def measured(*models: MeasuredModel, **changes: Any) -> Measurements:
     bandwidth = Bandwidth(BANDWIDTH, 2**25, {"read": BANDWIDTH})
     return Measurements(
-        peaks={"float32": PEAK, "bfloat16": 4 * PEAK},
-        bandwidth=bandwidth,
-        products=products(),
-        attention=attention(),
-        small=small(),
+        MeasuredOperators({"float32": PEAK, "bfloat16": 4 * PEAK}, bandwidth, products(), attention(), small()),
         conditions=conditions(**changes),
         models=list(models),
     )
@@ -142,7 +144,7 @@ def test_anchors_carry_their_errors(profile: HardwareProfile) -> None:
     assert own.points == len(FULL.held_out)
     assert own.median < 0.04
     assert others is not None
-    assert others.median < 0.1, "the made-up engine is as much slower than its operators with any model"
+    assert others.median < 0.2, "half of what its layers take beyond their operators goes with the width"
 
 
 def test_the_profile_is_a_file_that_everything_can_use(profile: HardwareProfile, tmp_path: Path) -> None:

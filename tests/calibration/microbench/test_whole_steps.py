@@ -37,7 +37,7 @@ def test_every_batch_has_at_least_four_contexts_for_the_knee_that_caches_make(gr
 def test_a_short_model_has_fewer_contexts_and_prompts() -> None:
     grid = FULL.within(most_context=700, most_tokens=10**6)
 
-    assert grid.contexts == (16, 64, 200, 400, 600)
+    assert grid.contexts == (16, 200, 500)
     assert grid.prompts[-1] == 640
     assert grid.cached == (256,)
     assert all(max(step.context + 1, step.chunk + step.cached) <= 700 for step in grid.steps)
@@ -46,7 +46,7 @@ def test_a_short_model_has_fewer_contexts_and_prompts() -> None:
 def test_a_small_kv_cache_has_smaller_batches() -> None:
     grid = FULL.within(most_context=10_000, most_tokens=8000)
 
-    assert grid.batches == (1, 2, 4)
+    assert grid.batches == (1, 2, 3, 4)
     assert all(step.decodes <= 4 for step in grid.steps)
     assert grid.most_tokens <= 8000
 
@@ -75,8 +75,8 @@ def test_anchors_are_what_was_measured_without_what_was_held_out() -> None:
     assert profile.calibration is not None
     anchors = profile.calibration.step_anchors[0]
 
-    assert list(anchors.decode_s) == ["1", "2", "4", "8", "16", "32"]
-    assert anchors.decode_s["8"][3] == pytest.approx(made_up(Step(8, 400)).seconds)
+    assert list(anchors.decode_s) == [str(batch) for batch in FULL.batches]
+    assert anchors.decode_s["8"][2] == pytest.approx(made_up(Step(8, 500)).seconds)
     assert anchors.prompt_s[-1] == pytest.approx(made_up(Step(chunk=1024)).seconds)
     assert anchors.chunk_s["768"][1] == pytest.approx(made_up(Step(chunk=256, cached=768)).seconds)
     assert anchors.mixed[1].seconds == pytest.approx(made_up(Step(8, 400, 256)).seconds)

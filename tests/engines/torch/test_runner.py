@@ -61,3 +61,17 @@ def test_decodes_of_fixed_shapes_give_the_same_answers(
         prompts = prompts[2:4]
     answers = [one.token_ids for one in generate(prompts, core, max_tokens=12, sampling=GREEDY)]
     assert answers == [model.greedy(prompt, 12) for prompt in prompts]
+
+
+def test_steps_with_a_prompt_are_padded_to_few_numbers_of_rows(
+    runner: ModelRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Products are compiled for each number of rows; decodes alone have few, and prompts of any length too."""
+    rows: list[int] = []
+    hidden = runner.model.hidden
+    monkeypatch.setattr(runner.model, "hidden", lambda ids, *rest: rows.append(len(ids)) or hidden(ids, *rest))
+
+    for decodes, chunks in (([], [(17, 0)]), ([], [(32, 0)]), ([20, 30], [(29, 16), (3, 0)]), ([20, 30, 40], [])):
+        assert len(runner.run(hand_made_plan(runner, decodes, chunks))) == len(decodes) + len(chunks)
+
+    assert rows == [32, 32, 48, 3]

@@ -34,8 +34,10 @@ async def test_each_is_loaded_when_it_is_asked_for_and_answers_as_it_can() -> No
         real = await say(client, "real", logprobs=True)
         assert [model["state"] for model in (await client.get("/admin/models"))["models"]] == ["unloaded", "loaded"]
         assert len(real["choices"][0]["logprobs"]["content"]) == 4
-        error = (await say(client, "simulated", logprobs=True))["error"]
-        assert "not supported by the simulated engine" in error["message"]
+        as_json = {"type": "json_object"}
+        error = (await say(client, "real", response_format=as_json))["error"]
+        assert "not supported by the torch engine" in error["message"]
+        assert "error" not in await say(client, "simulated", response_format=as_json)
         assert (await say(client, "simulated"))["usage"]["completion_tokens"] == 4
         again = await say(client, "real", logprobs=True)
         assert again["choices"] == real["choices"]

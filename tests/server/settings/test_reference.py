@@ -31,7 +31,7 @@ def test_the_example_is_valid_and_its_models_can_be_served() -> None:
 
 def test_the_example_is_valid_with_all_that_is_commented_out() -> None:
     lines = [re.sub(r"^( *)# (?=( *- |[a-z_]+:|  ))", r"\1", line) for line in EXAMPLE.splitlines()]
-    text = "\n".join(line for line in lines if not re.match(" *(models_dir|device|threads):", line))
+    text = "\n".join(line for line in lines if not re.match(" *(models_dir|device|threads|dataset):", line))
     text = text.replace("secret_key: ...", "secret_key: " + "x" * 32)
     chosen = settings(text)
     assert chosen.auth.keys[1].permissions == ["chat", "models"]

@@ -1,0 +1,4 @@
+"""OpenAI's Responses API over the same planners and engines as chats.
+
+``request`` turns a body into a chat's, ``objects`` makes what is answered, ``events`` streams it, ``store`` remembers.
+"""

@@ -1,0 +1,138 @@
+"""``/v1/responses`` with the official client, which validates every body and every event."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import jsonschema
+import openai
+import pytest
+
+from server.serving import serving
+
+TOOL: Any = {
+    "type": "function",
+    "name": "weather",
+    "description": "How it is.",
+    "parameters": {
+        "type": "object",
+        "properties": {"city": {"type": "string"}},
+        "required": ["city"],
+        "additionalProperties": False,
+    },
+    "strict": True,
+}
+SCHEMA: Any = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+FAST_STREAM = "engine: {time_scale: 50}\nmodels: {default: facebook/opt-125m}\n"
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[openai.AsyncOpenAI]:
+    async with (
+        serving(FAST_STREAM) as plain,
+        openai.AsyncOpenAI(
+            base_url=f"{plain.session._base_url}/v1", api_key="x", max_retries=0, _strict_response_validation=True
+        ) as client,
+    ):
+        yield client
+
+
+async def test_a_text(client: openai.AsyncOpenAI) -> None:
+    answer = await client.responses.create(model="facebook/opt-125m", input="Hello", max_output_tokens=9)
+    assert answer.status == "incomplete"
+    assert answer.incomplete_details is not None
+    assert answer.incomplete_details.reason == "max_output_tokens"
+    assert answer.usage is not None
+    assert answer.usage.output_tokens == 9
+    assert answer.output_text
+    whole = await client.responses.create(model="facebook/opt-125m", input="Hello")
+    assert whole.status == "completed"
+    assert whole.output_text.startswith(answer.output_text)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"reasoning": {"effort": "minimal"}},
+        {"tools": [TOOL]},
+        {"tools": [TOOL], "tool_choice": {"type": "function", "name": "weather"}},
+        {"text": {"format": {"type": "json_schema", "name": "n", "schema": SCHEMA}}},
+        {"top_logprobs": 2, "max_output_tokens": 5},
+    ],
+)
+async def test_a_stream_says_the_same_as_the_whole(client: openai.AsyncOpenAI, fields: dict[str, Any]) -> None:
+    asked: Any = {"model": "facebook/opt-125m", "input": "weather, please", "temperature": 0, **fields}
+    whole = await client.responses.create(**asked)
+    stream = await client.responses.create(stream=True, **asked)
+    events = [event async for event in stream]
+    kinds = [event.type for event in events]
+    assert kinds[:2] == ["response.created", "response.in_progress"]
+    assert kinds[-1] == f"response.{whole.status}"
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    final = events[-1].response  # type: ignore[union-attr]
+    assert [_said(item) for item in final.output] == [_said(item) for item in whole.output]
+    added = [event.output_index for event in events if event.type == "response.output_item.added"]
+    assert added == list(range(len(whole.output)))
+    done = [event.item for event in events if event.type == "response.output_item.done"]
+    assert [_said(item) for item in done] == [_said(item) for item in whole.output]
+    deltas = "".join(event.delta for event in events if event.type == "response.output_text.delta")
+    assert deltas == whole.output_text
+
+
+def _said(item: Any) -> Any:
+    """An item but for its ids."""
+    return {k: v for k, v in item.model_dump().items() if k not in ("id", "call_id")}
+
+
+async def test_a_function_is_called_and_its_result_talked_about(client: openai.AsyncOpenAI) -> None:
+    first = await client.responses.create(model="facebook/opt-125m", input="Rome?", tools=[TOOL])
+    (call,) = [item for item in first.output if item.type == "function_call"]
+    jsonschema.validate(json.loads(call.arguments), TOOL["parameters"])
+    result: Any = {"type": "function_call_output", "call_id": call.call_id, "output": "sunny"}
+    second = await client.responses.create(
+        model="facebook/opt-125m", input=[result], tools=[TOOL], previous_response_id=first.id
+    )
+    assert second.output_text
+    assert first.usage is not None
+    assert second.usage is not None
+    assert second.usage.input_tokens > first.usage.input_tokens
+
+
+async def test_a_form(client: openai.AsyncOpenAI) -> None:
+    form: Any = {"format": {"type": "json_schema", "name": "n", "schema": SCHEMA}}
+    answer = await client.responses.create(model="facebook/opt-125m", input="Count", text=form)
+    jsonschema.validate(json.loads(answer.output_text), SCHEMA)
+
+
+async def test_responses_are_remembered(client: openai.AsyncOpenAI) -> None:
+    answer = await client.responses.create(model="facebook/opt-125m", input="Hello", max_output_tokens=3)
+    again = await client.responses.retrieve(answer.id)
+    assert again.output_text == answer.output_text
+    await client.responses.delete(answer.id)
+    with pytest.raises(openai.NotFoundError):
+        await client.responses.retrieve(answer.id)
+    kept_out = await client.responses.create(model="facebook/opt-125m", input="Hi", store=False, max_output_tokens=3)
+    with pytest.raises(openai.NotFoundError):
+        await client.responses.create(model="facebook/opt-125m", input="On", previous_response_id=kept_out.id)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"input": []},
+        {"input": 7},
+        {"background": True},
+        {"tools": [{"type": "web_search"}]},
+        {"tool_choice": "required"},
+        {"input": [{"type": "computer_call"}]},
+        {"input": [{"type": "reasoning"}]},
+        {"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "x"}]}]},
+        {"text": {"format": {"type": "json_schema", "name": "n"}}},
+    ],
+)
+async def test_what_cannot_be_done_is_refused(client: openai.AsyncOpenAI, fields: dict[str, Any]) -> None:
+    with pytest.raises(openai.BadRequestError):
+        await client.responses.create(**{"model": "facebook/opt-125m", "input": "Hello", **fields})
