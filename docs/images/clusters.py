@@ -164,7 +164,7 @@ def autoscaling() -> None:
 def over_time(name: str, done: ClusterResult, title: str) -> None:
     """TTFT of each request over its arrival; replicas below, where they were scaled."""
     figure, axis = plt.subplots(figsize=(8, 3.2))
-    axis.scatter(done.records.arrival_s, ttft_s(done.records), s=3)
+    axis.scatter(done.records.arrival_s, ttft_s(done.records), s=3, rasterized=True)
     axis.set(xlabel="arrival, s", ylabel="TTFT, s", yscale="log", title=title)
     if done.decisions:
         twin = axis.twinx()

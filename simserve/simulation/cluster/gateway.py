@@ -80,8 +80,10 @@ class Gateway:
             self._end(request, FAILED)
         elif self._is_limited and self._is_too_much(request):
             self._end(request, THROTTLED)
-        elif self.queue or not self._hand_on(request):
+        elif self.queue or (pool := self._pool_for(request)) is None:
             self.queue.push(request)
+        else:
+            self._hand_on(request, pool)
 
     def retry(self, requests: Sequence[Request]) -> None:
         """These were on a member that has failed: they go on elsewhere, before all that wait, or fail."""
@@ -99,10 +101,11 @@ class Gateway:
 
     def members_changed(self) -> None:
         """Some member has become ready, or is so no more."""
+        no_decode = False
         left = [member for member in self.members if member.state is not State.STOPPED or member.is_replaceable]
         if self._handover is not None and all(member.group.spec.role != "decode" for member in left):
             left = [member for member in left if member.group.spec.role == "mixed"]
-            self._handover.give_up(self._start_elsewhere)
+            no_decode = True
         left = [member for member in left if member.group.spec.role != "decode"]
         self._is_gone = not left
         self._most_tokens = max((member.most_tokens for member in left), default=0)
@@ -110,6 +113,8 @@ class Gateway:
         self._shortest = min((member.most_tokens for member in self._pool.members), default=0) if self._pool else 0
         while self._is_gone and self.queue:
             self._end(self.queue.pop(), FAILED)
+        if self._handover is not None and no_decode:
+            self._handover.give_up(self._start_elsewhere)
         self._serve_soon()
 
     def _serve_soon(self) -> None:
@@ -162,7 +167,7 @@ class Gateway:
     def _is_too_much(self, request: Request) -> bool:
         limits = self._limits
         waiting = len(self.queue)
-        if limits.max_requests is not None and self._came - self.done_requests >= limits.max_requests:
+        if limits.max_requests is not None and self._came - self.done_requests > limits.max_requests:
             return True
         tokens = self.loads.total_tokens + self.queue.tokens + tokens_of(request)
         if self._handover is not None:
@@ -184,11 +189,8 @@ class Gateway:
             return pool
         return pool_of([member for member in pool.members if tokens < member.most_tokens])
 
-    def _hand_on(self, request: Request) -> bool:
-        """Give ``request`` to whom the router chooses; False if nobody can take it now."""
-        pool = self._pool_for(request)
-        if pool is None:
-            return False
+    def _hand_on(self, request: Request, pool: Pool) -> None:
+        """Give ``request`` to whom the router chooses of ``pool``."""
         member = self.router.choose(request, pool)
         tokens = tokens_of(request)
         member.held[request.request_id] = (request, tokens)
@@ -198,7 +200,6 @@ class Gateway:
         if member.handover is not None and self._handover is not None:
             self._handover.cut(request)
         member.submit(request)
-        return True
 
     def _on_serve(self, event: simpy.Event) -> None:
         if self._handover is not None:
@@ -206,8 +207,8 @@ class Gateway:
         self._serve_queue()
 
     def _serve_queue(self) -> None:
-        while self.queue and self._hand_on(self.queue.peek()):
-            self.queue.pop()
+        while self.queue and (pool := self._pool_for(self.queue.peek())) is not None:
+            self._hand_on(self.queue.pop(), pool)
 
     def _end(self, request: Request, status: int) -> None:
         self._recorder.member = NOBODY
