@@ -2,14 +2,14 @@
 
     facade_server.py ENGINES BATCH TOKENS_PER_S
 
-Prints its port, serves until a line comes on stdin, and prints the due times of all steps. Time is scaled so that a
-decode of a whole batch yields TOKENS_PER_S; "inf" answers at once.
+Prints its port, serves until "stop" comes on stdin, and prints the due times of all steps and how late tokens were
+written between the last two other lines. Time is scaled so that a decode of a whole batch yields TOKENS_PER_S; "inf"
+answers at once.
 """
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import sys
 from collections.abc import Sequence
@@ -21,8 +21,9 @@ from simserve.engines import EngineStatus, GenerationRequest, SimulatedEngine
 from simserve.engines.reports import Arrival, Ending, StepReport
 from simserve.engines.streams import TokenStream
 from simserve.hardware import load_hardware
+from simserve.metrics.rolling import RollingDurations
 from simserve.models import load_model
-from simserve.server.run import listening
+from simserve.server.run import listening, settle_memory
 from simserve.server.simulated import simulated_over
 from simserve.simulation import prepare
 
@@ -77,20 +78,37 @@ class DueTimes:
     def ended(self, ending: Ending) -> None: ...
 
 
+class WriteLateness:
+    """How late tokens were written, of all engines together, between one line on stdin and the next."""
+
+    def __init__(self, engines: Sequence[SimulatedEngine]) -> None:
+        self._engines = engines
+        self._since_last = RollingDurations()
+        self.between = RollingDurations()
+
+    def look(self) -> None:
+        """Begin anew; what has been counted until now is what was ``between``."""
+        self.between, self._since_last = self._since_last, RollingDurations()
+        for engine in self._engines:
+            engine.count_lateness_in(self._since_last)
+
+
 async def serve(count: int, batch: int, tokens_per_s: float) -> None:
     options = EngineOptions(max_num_seqs=1024, num_gpu_blocks=200_000, max_num_batched_tokens=8192)
     model = load_model(MODEL)
     setup = prepare(model, load_hardware(HARDWARE), options)
     step_s = setup.timer.step_s(batch, batch * CONTEXT_TOKENS, [], batch)
     engines = [SimulatedEngine(setup, step_s * tokens_per_s) for _ in range(count)]
-    due = [DueTimes(engine) for engine in engines]
+    due, late = [DueTimes(engine) for engine in engines], WriteLateness(engines)
     loop = asyncio.get_running_loop()
     async with listening(simulated_over(model, Spread(engines), [model.name]), "127.0.0.1", 0) as url:
-        gc.collect()
-        gc.freeze()  # as ``simserve serve`` does
+        settle_memory()
         print(url.rsplit(":", 1)[1], flush=True)
-        await loop.run_in_executor(None, sys.stdin.readline)
-    print(json.dumps({str(at): [one.ends_s, one.due_s] for at, one in enumerate(due)}))
+        while await loop.run_in_executor(None, sys.stdin.readline) != "stop\n":
+            late.look()
+    write_late_s = [late.between.percentile(percent) for percent in (50, 99)]
+    steps = {str(at): [one.ends_s, one.due_s] for at, one in enumerate(due)}
+    print(json.dumps({"steps": steps, "write_late_s": write_late_s}))
 
 
 if __name__ == "__main__":

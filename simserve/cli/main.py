@@ -31,6 +31,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "simulate": Command("simserve.cli.simulate", "serve a workload in simulated time and report its latencies"),
+    "plan": Command("simserve.cli.plan", "which hardware, how many, which settings, and what it costs"),
     "sweep": Command("simserve.cli.sweep", "many runs: axes, or the highest load within an SLO, with a report"),
     "report": Command("simserve.cli.report", "draw the report of a sweep again"),
     "validate": Command("simserve.cli.validate", "hold predictions against what a real server or the torch engine did"),

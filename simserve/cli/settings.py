@@ -10,6 +10,7 @@ from simserve.cli.options import number, tokens, whole_number
 from simserve.cli.simulate import add_arguments, simulated
 from simserve.errors import ConfigError
 from simserve.metrics.result import Result
+from simserve.sweep.facts import flat
 from simserve.sweep.settings import Settings, arguments
 
 OF_ONE_RUN = ("help", "json", "out")
@@ -26,8 +27,7 @@ def simulate_settings(settings: Settings) -> Result:
 
     Raises :class:`simserve.errors.SimServeError` for what that would refuse.
     """
-    result = simulated(parsed(settings)).result
-    return {key: value for key, value in result.items() if not isinstance(value, list)}  # a cluster's tables are lists
+    return flat(simulated(parsed(settings)).result)
 
 
 def parsed(settings: Settings) -> argparse.Namespace:

@@ -103,7 +103,7 @@ def sweep_spec(args: argparse.Namespace) -> SweepSpec:
     if args.spec is not None:
         given = read_spec(args.spec).model_dump(mode="json", by_alias=True, exclude_defaults=True)
     base, axes = dict(given.get("base", {})), dict(given.get("axes", {}))
-    for name, values in _given_settings(args):
+    for name, values in given_settings(args):
         base.pop(name, None)
         axes.pop(name, None)
         (axes if len(values) > 1 else base)[name] = values if len(values) > 1 else values[0]
@@ -124,7 +124,8 @@ def sweep_spec(args: argparse.Namespace) -> SweepSpec:
     return spec_from(yaml.safe_load(yaml.safe_dump(given)), str(args.spec or "the options"))
 
 
-def _given_settings(args: argparse.Namespace) -> Iterator[tuple[str, list[Any]]]:
+def given_settings(args: argparse.Namespace) -> Iterator[tuple[str, list[Any]]]:
+    """Settings of ``simulate`` among ``args``, each with its values."""
     from simserve.cli.settings import setting_names
     from simserve.sweep.axes import parse_axis
 

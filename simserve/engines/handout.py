@@ -1,4 +1,8 @@
-"""Hands out the tokens of finished steps, in order and in slices, and keeps account of how late that was."""
+"""Hands out the tokens of finished steps, in order and in slices, and keeps account of how late that was.
+
+What the next step's tokens will need is made ready when nothing is due, so that a pass has little more to do than to
+write: who is last of many waits for all others.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,10 @@ from simserve.scheduling import Request
 
 TOKENS_PER_LOOK = 16
 """Tokens handed out between two looks at the clock."""
+
+
+PREPARE_SLICE_S = 0.0002
+"""Longest stretch of making ready: others may have something due at any time."""
 
 
 class LiveRequest(Request):
@@ -63,6 +71,7 @@ class LiveRequest(Request):
 class _Tokens(NamedTuple):
     """The tokens of one step that are still to be handed out, and the requests that end with them."""
 
+    sampled: Sequence[LiveRequest]
     left: Iterator[LiveRequest]
     finished: Sequence[LiveRequest]
     time_s: float
@@ -75,12 +84,13 @@ class HandOut:
     def __init__(self) -> None:
         self.lateness = RollingDurations()
         self._steps: deque[_Tokens] = deque()
+        self._unprepared: Iterator[LiveRequest] = iter(())
 
     def add(
         self, sampled: Sequence[LiveRequest], finished: Sequence[LiveRequest], time_s: float, due_wall_s: float
     ) -> None:
         """A step ended at simulated ``time_s``, due at ``due_wall_s`` by the wall's clock (AT_ONCE: nobody counts)."""
-        self._steps.append(_Tokens(iter(sampled), finished, time_s, due_wall_s))
+        self._steps.append(_Tokens(sampled, iter(sampled), finished, time_s, due_wall_s))
 
     def work(self, until_wall_s: float) -> bool:
         """Hand out what there is, until the wall's clock shows ``until_wall_s``; whether nothing is left."""
@@ -91,6 +101,17 @@ class HandOut:
             for request in step.finished:
                 request.stream.finish(request.finish_reason, step.time_s, request.timing)
             self._steps.popleft()
+            if step.due_wall_s != AT_ONCE:
+                self._unprepared = iter(step.sampled)
+        return True
+
+    def prepare(self, until_wall_s: float) -> bool:
+        """Have streams make ready what their next token will need, for a short while; whether all have."""
+        until_wall_s = min(until_wall_s, time.monotonic() + PREPARE_SLICE_S)
+        for count, request in enumerate(self._unprepared, 1):
+            request.stream.prepare()
+            if count % TOKENS_PER_LOOK == 0 and time.monotonic() >= until_wall_s:
+                return False
         return True
 
     def _hand_out(self, step: _Tokens, until_wall_s: float) -> bool:

@@ -93,6 +93,10 @@ class SimulatedEngine:
     def lateness(self) -> RollingDurations:
         return self._hand_out.lateness
 
+    def count_lateness_in(self, lateness: RollingDurations) -> None:
+        """Count how late tokens are in ``lateness`` from now on, which may be that of several engines."""
+        self._hand_out.lateness = lateness
+
     def describe(self) -> dict[str, object]:
         """Labels of the simulated engine; see :class:`simserve.metrics.records.RunDescription`."""
         return {**asdict(describe(self._setup, "live")), "engine": "simulated", "time_scale": self.clock.time_scale}
@@ -236,7 +240,8 @@ class SimulatedEngine:
                 self.clock.reached(self._env.now)
             else:
                 self._fall_asleep()
-                return self.clock.wall_s(self._env.peek())
+                next_wall_s = self.clock.wall_s(self._env.peek())
+                return next_wall_s if self._hand_out.prepare(min(next_wall_s, until_wall_s)) else AT_ONCE
             if time.monotonic() >= until_wall_s:
                 break
         return AT_ONCE

@@ -16,6 +16,10 @@ class TokenSink(Protocol):
         """``tokens`` more have come, and there is nothing to say about them but their number."""
         ...
 
+    def prepare(self) -> None:
+        """Nothing is due: make ready what the next token will need."""
+        ...
+
     def event(self, event: TokenEvent) -> None:
         """Tokens of which there is more to say, or the end, which comes last."""
         ...
@@ -109,6 +113,11 @@ class TokenStream:
         self._sink = sink
         if self._changed.is_set():
             self._tell()
+
+    def prepare(self) -> None:
+        """Nothing is due, and the next step will bring one more token: see :meth:`TokenSink.prepare`."""
+        if self._sink is not None and not self._ended:
+            self._sink.prepare()
 
     def merge_all(self) -> None:
         """Keep what comes for one event at the end."""

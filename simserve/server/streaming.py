@@ -92,20 +92,35 @@ class ChoiceSink:
         self._read = 0
         """Of these, whose text was written or is in ``_kept``."""
         self._kept: list[Piece] = []
+        self._next: bytes | None = None
+        """What goes over the wire if the next step brings one token."""
 
     def step(self, tokens: int) -> None:
         at, self._tokens = self._tokens, self._tokens + tokens
+        ready, self._next = self._next, None
+        if ready is not None and tokens == 1:  # the usual case, and the only one that has to be fast
+            if self._wire.offer(ready):
+                self._read = at + 1
+            return
         if not self._wire.has_room():
             return
         if self._texts is None or self._opening or self._kept or self._read != at or self._so_far or tokens != 1:
             self._write()
             return
-        self._read = at + 1  # the usual case, and the only one that has to be fast
+        self._read = at + 1
         text = self._texts[at]
         if text:
             self._wire.send(self._writer.text(text))
 
+    def prepare(self) -> None:
+        at, texts = self._tokens, self._texts
+        if texts is None or self._next is not None or self._read != at or at >= len(texts):
+            return
+        if texts[at] and not (self._opening or self._kept or self._so_far):
+            self._next = self._wire.framed(self._writer.text(texts[at]))
+
     def event(self, event: TokenEvent) -> None:
+        self._next = None
         try:
             check_not_given_up(event)
             self._keep_counted()

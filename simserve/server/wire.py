@@ -59,23 +59,47 @@ class EventWire:
             self.cut()
         return False
 
+    def framed(self, frame: bytes) -> bytes:
+        """``frame`` as it goes over the wire."""
+        return b"%x\r\n%b\r\n" % (len(frame), frame) if self._chunked else frame
+
     def send(self, frame: bytes) -> None:
         """Write ``frame`` now, or let the transport do it once the socket takes it. Ask :meth:`has_room` first."""
-        data = b"%x\r\n%b\r\n" % (len(frame), frame) if self._chunked else frame
-        transport = self._transport
-        if self._socket is not None and not transport.get_write_buffer_size():
-            # uvloop would write at the end of the loop's round only, after all the other streams' frames are made.
+        if self._transport.get_write_buffer_size():
+            self._transport.write(self.framed(frame))
+        else:
+            self._write_now(self.framed(frame))
+
+    def offer(self, data: bytes) -> bool:
+        """Write ``data``, which :meth:`framed` has made, if there is room; whether there was. As quick as can be."""
+        if self._closed or self._transport.is_closing():
+            return False
+        if self._transport.get_write_buffer_size():
+            if not self.has_room():
+                return False
+            self._transport.write(data)
+        else:
+            self._full_since_s = None
+            self._write_now(data)
+        return True
+
+    def _write_now(self, data: bytes) -> None:
+        """Write ``data``, before which nothing waits in the transport.
+
+        uvloop would write at the end of the loop's round only, after all the other streams' frames are made.
+        """
+        if self._socket is not None:
             try:
                 sent = os.write(self._socket, data)
             except BlockingIOError:
                 sent = 0
             except OSError:
-                transport.abort()
+                self._transport.abort()
                 return
             if sent == len(data):
                 return
             data = data[sent:]
-        transport.write(data)
+        self._transport.write(data)
 
     def cut(self) -> None:
         """End the connection at once."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from simserve.errors import ConfigError
 from simserve.sweep.settings import Value
@@ -76,7 +76,20 @@ class Random(_Strict):
         return [round(value) if whole else float(f"{value:.6g}") for value in drawn.tolist()]
 
 
-Axis = list[Value] | Range | Random
+KINDS = ("a list of values", "a range", "a random axis")
+
+
+def _kind(given: object) -> str:
+    """Which of :data:`KINDS` it is meant to be, so that an error is about that one."""
+    if isinstance(given, (list, tuple)):
+        return KINDS[0]
+    return KINDS[2] if isinstance(given, Random) or (isinstance(given, dict) and "random" in given) else KINDS[1]
+
+
+Axis = Annotated[
+    Annotated[list[Value], Tag(KINDS[0])] | Annotated[Range, Tag(KINDS[1])] | Annotated[Random, Tag(KINDS[2])],
+    Discriminator(_kind),
+]
 Axes = Mapping[str, Axis]
 
 

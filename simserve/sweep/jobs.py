@@ -18,6 +18,10 @@ WHOLE_LOADS = ("max_concurrency", "sessions", "num_prompts")
 """Settings that count something."""
 
 
+WITH_BANDS: Settings = {"bands": True}
+"""What is found is run once more with its bands, for all to see how sure it is."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What became of a job. ``result`` is that of its run, or of the highest load that met the SLO; None if there is
@@ -69,4 +73,5 @@ def _search(run_once: RunOnce, job: Job) -> Outcome:
     }
     if knee.load is None:
         return Outcome(job.key, job.settings, None, search=search)
-    return Outcome(job.key, at_load(job.settings, capacity, knee.load), probes.at(knee.load), search=search)
+    settings = at_load(job.settings, capacity, knee.load)
+    return Outcome(job.key, settings, run_once(merged(settings, WITH_BANDS)), search=search)

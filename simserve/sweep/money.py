@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
+from types import MappingProxyType
 
 from simserve.errors import SimServeError
 from simserve.hardware import HardwareProfile, load_hardware
@@ -23,7 +25,7 @@ def devices_of(settings: Settings) -> int:
 
 def cost(settings: Settings, result: Result | None) -> dict[str, float | None]:
     """USD per hour, and per million output tokens at the rate of ``result``; None where no price is known."""
-    per_hour = _price(str(settings.get("hardware")))
+    per_hour = price_of(str(settings.get("hardware")))
     if per_hour is None:
         return {"usd_per_hour": None, "usd_per_million_output_tokens": None}
     per_hour *= devices_of(settings)
@@ -41,6 +43,9 @@ def profile_of(name: str) -> HardwareProfile | None:
         return None
 
 
-def _price(name: str) -> float | None:
+def price_of(name: str, prices: Mapping[str, float] = MappingProxyType({})) -> float | None:
+    """USD per hour of one device: what ``prices`` say, else the profile; None where neither does."""
     profile = profile_of(name)
+    if profile is not None and profile.name in prices:
+        return prices[profile.name]
     return profile.price.usd_per_hour if profile and profile.price else None

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from simserve.sweep.executors import Executor
 from simserve.sweep.expand import Job
-from simserve.sweep.jobs import Outcome
+from simserve.sweep.jobs import Outcome, do_job
 from simserve.sweep.settings import RunOnce
 from simserve.sweep.store import Store
+
+BATCH_RUNS = 8
+"""Runs that are handed to a process together at most; a search is long enough to be handed over alone."""
 
 OnProgress = Callable[[int, int, Outcome | None], None]
 """Called with (jobs done, jobs in all, the outcome just in, None at first)."""
@@ -32,7 +36,8 @@ def run_sweep(
     missing = [job for job in jobs if job.key not in done]
     count = known = len(jobs) - len(missing)
     on_progress(count, len(jobs), None)
-    for outcome in executor.outcomes(run_once, missing):
+    batch = 1 if any(job.capacity for job in missing) else BATCH_RUNS
+    for outcome in executor.map(partial(do_job, run_once), missing, batch):
         store.add(outcome)
         count += 1
         on_progress(count, len(jobs), outcome)

@@ -132,12 +132,14 @@ def _because(term: Term, result: Result) -> str:
     """What was used up at a load at which ``term`` is missed, in words."""
     if _number(result, "preemptions") or _number(result, "kv_usage") >= FULL:
         return "the KV cache is full"
-    if term.metric == "TTFT" and _number(result, "max_concurrent_requests") > _number(result, "max_num_seqs"):
+    places = _number(result, "max_num_seqs") * max(1.0, _number(result, "replicas"))
+    if term.metric == "TTFT" and _number(result, "max_concurrent_requests") > places:
         return f"all {result['max_num_seqs']} places of a step (--max-num-seqs) are taken"
     if _number(result, "busy_fraction") >= FULL and term.metric in ("TTFT", "E2E"):
         return "the device is busy all the time and requests queue up"
     if term.metric in ("TPOT", "ITL"):
-        return f"steps get long, with {_number(result, 'mean_running_requests'):,.0f} requests in them on average"
+        running = _number(result, "mean_running_requests")
+        return f"steps get long{f', with {running:,.0f} requests in them on average' if running else ''}"
     return "requests arrive faster than they are served"
 
 

@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from simserve.errors import ConfigError
-from simserve.sweep.axes import Axis
+from simserve.sweep.axes import KINDS, Axis
 from simserve.sweep.settings import Value, normal_name
 from simserve.sweep.slo import Slo, parse_slo
 
@@ -140,6 +140,6 @@ def spec_from(given: Mapping[str, Any], name: str) -> SweepSpec:
         return SweepSpec.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"] if str(part) not in ("Range", "Random"))
+        place = ".".join(str(part) for part in first["loc"] if part not in KINDS)
         reason = first["msg"].removeprefix("Value error, ")
         raise ConfigError(f"{name}: {place + ': ' if place else ''}{reason}") from None

@@ -10,10 +10,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
+import numpy as np
 import pytest
 
 from simserve.config import EngineOptions
-from simserve.engines.reports import Ending
+from simserve.engines.reports import Arrival, Ending, StepReport
 from simserve.hardware import load_hardware
 from simserve.models import load_model
 from simserve.server.run import listening
@@ -54,6 +55,50 @@ async def test_a_trace_simulated_is_what_was_served(session: aiohttp.ClientSessi
     assert [row["cached_tokens"] for row in rows] == done.records.cached_tokens.tolist()
     simulated_ms = (done.records.finish_s - done.records.arrival_s) * 1e3
     assert sorted(simulated_ms) == pytest.approx(sorted(served_ms), abs=0.02)
+
+
+async def test_ttft_and_itl_are_those_of_the_batch_run_at_twenty_times_the_speed(tmp_path: Path) -> None:
+    """As many requests as make the batch's composition change all the time, paced on the wall's clock."""
+    model, hardware = load_model(MODEL), load_hardware(HARDWARE)
+    service = simulated_service(model, hardware, EngineOptions(), 20.0)
+    seen = Gaps()
+    service.engine.observe(seen)  # type: ignore[attr-defined]
+    async with listening(service, "127.0.0.1", 0) as url, aiohttp.ClientSession(url) as session:
+
+        async def stream(at: int) -> None:
+            await asyncio.sleep(at / 200)
+            body = {"prompt": [at] * (50 + 37 * at), "max_tokens": 10 + at % 17, "stream": True}
+            async with session.post("/v1/completions", json=body) as response:
+                await response.read()
+
+        await asyncio.gather(*(stream(at) for at in range(40)))
+        async with session.get("/trace") as response:
+            (tmp_path / "served.jsonl").write_bytes(await response.read())
+    done = simulate(read_trace(str(tmp_path / "served.jsonl")), model, hardware, EngineOptions()).records
+    batch_ttft_s = done.first_token_s - done.arrival_s
+    batch_gap_s = np.repeat(done.gaps.gap_s, done.gaps.count)
+    assert len(seen.ttft_s) == len(batch_ttft_s) == 40
+    assert len(seen.gap_s) == len(batch_gap_s)
+    percents = [1, 25, 50, 75, 90, 99]
+    for live, batch in ((seen.ttft_s, batch_ttft_s), (seen.gap_s, batch_gap_s)):
+        np.testing.assert_allclose(np.percentile(live, percents), np.percentile(batch, percents), rtol=1e-6)
+
+
+class Gaps:
+    """Every TTFT and every gap between tokens that an engine tells of."""
+
+    def __init__(self) -> None:
+        self.ttft_s: list[float] = []
+        self.gap_s: list[float] = []
+
+    def arrived(self, arrival: Arrival) -> None: ...
+
+    def step_done(self, step: StepReport) -> None:
+        self.ttft_s += [first.ttft_s for first in step.first_tokens]
+        for gap_s, count in step.gaps:
+            self.gap_s += [gap_s] * count
+
+    def ended(self, ending: Ending) -> None: ...
 
 
 async def test_the_command_line_reads_it(session: aiohttp.ClientSession, tmp_path: Path) -> None:

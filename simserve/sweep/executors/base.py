@@ -1,21 +1,21 @@
-"""The seam between a sweep and what carries it out."""
+"""The seam between many pieces of work and what carries them out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, TypeVar
 
-from simserve.sweep.expand import Job
-from simserve.sweep.jobs import Outcome
-from simserve.sweep.settings import RunOnce
+Item = TypeVar("Item")
+Done = TypeVar("Done")
 
 
 class Executor(Protocol):
-    """Does jobs, in whatever order they come to an end."""
+    """Does pieces of work, in whatever order they come to an end."""
 
-    def outcomes(self, run_once: RunOnce, jobs: Sequence[Job]) -> Iterator[Outcome]:
-        """The outcome of each job, as soon as it is there; closing the iterator stops what is under way.
+    def map(self, do: Callable[[Item], Done], items: Sequence[Item], batch: int = 1) -> Iterator[Done]:
+        """``do(item)`` for each of ``items``, as soon as it is there; closing the iterator stops what is under way.
 
-        ``run_once`` is a function of a module, so that other processes find it by its name.
+        ``do`` is a function of a module, or a :func:`functools.partial` of one, so that other processes find it by its
+        name. At most ``batch`` items are handed over at a time: for short ones that costs less.
         """
         ...

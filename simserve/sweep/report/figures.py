@@ -14,6 +14,9 @@ from simserve.sweep.rows import Row
 
 COLOURS = ("#2563a8", "#c2571a", "#2c7a4b", "#8a4fa3", "#b3261e", "#4a7d8c", "#a37c1f", "#5b6470")
 MOST_CURVES = 12
+BEYOND = 1.6
+"""Loads are drawn up to so many times the highest that meets the SLO: what was tried far beyond says nothing."""
+
 LOADS = ("request_rate", "max_concurrency", "rate_scale", "burst_rate", "speed")
 """Settings that say how much is asked for."""
 
@@ -153,11 +156,14 @@ def _curves(findings: Findings, curves: Sequence[Curve], axis: str, key: str) ->
             }
         )  # fmt: skip
     limit = next((term.limit_ms for term in findings.slo.terms if term.key == key), None) if findings.slo else None
-    layout = {
+    layout: dict[str, Any] = {
         "xaxis": {"title": {"text": UNITS.get(axis, axis.replace("_", " "))}},
         "yaxis": {"title": {"text": f"{_latency_name(key)}, ms"}, "type": "log"},
         "shapes": _limit_line(limit),
     }
+    most = max((float(row[findings.load_key]) for row in findings.done), default=0.0) if findings.load_key else 0.0
+    if most:
+        layout["xaxis"]["range"] = [0.0, BEYOND * most]
     note = "The dashed line is the SLO." if limit else ""
     return Figure(f"{_latency_name(key)} against load", note, data, layout)
 
@@ -208,7 +214,7 @@ def _heat_map(findings: Findings) -> Figure | None:
     data = {
         "type": "heatmap", "x": [_category(value) for value in columns], "y": [_category(value) for value in lines],
         "z": cells, "text": [[number(value) for value in line] for line in cells], "texttemplate": "%{text}",
-        "colorscale": "Blues", "reversescale": not findings.searched, "colorbar": {"title": {"text": what}},
+        "colorscale": "Blues", "reversescale": findings.searched is not None, "colorbar": {"title": {"text": what}},
         "hovertemplate": f"{names[0]} %{{x}}, {names[1]} %{{y}}: %{{z:.4g}}<extra></extra>",
     }  # fmt: skip
     layout = {

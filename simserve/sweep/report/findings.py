@@ -64,7 +64,7 @@ def named(name: str, value: object) -> str:
     """``A100`` for hardware, ``max num seqs 64`` for others."""
     if name in ("hardware", "model", "trace"):
         return str(value)
-    if value in (True, False):
+    if isinstance(value, bool):
         return f"{'' if value else 'no '}{name.replace('_', ' ')}"
     return f"{name.replace('_', ' ')} {number(value)}"
 

@@ -98,7 +98,7 @@ def _spec(findings: Findings) -> str:
 
 def _json(value: object) -> str:
     """JSON that may stand in a script: no ``</script>``, no NaN."""
-    return json.dumps(_finite(value)).replace("</", "<\\/")
+    return json.dumps(_finite(value)).replace("<", "\\u003c")
 
 
 def _finite(value: Any) -> Any:

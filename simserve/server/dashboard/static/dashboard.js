@@ -92,8 +92,8 @@ function showTiles() {
   say("waiting", number(now.waiting));
   say("aborted", `${number(state.aborted)} aborted`);
   say("kv", number(now.kv_used * 100, 1));
-  say("blocks", `${number(state.kv_blocks[0])} of ${number(state.kv_blocks[1])} blocks, `
-    + `${number(state.cache_hits * 100)} % of prompts found`);
+  say("blocks", `${number(state.kv_blocks[0])} of ${number(state.kv_blocks[1])} blocks\n`
+    + `${number(state.cache_hits * 100)} % of prompts cached`);
   for (const name of ["ttft", "itl"]) {
     const [p50, p90, p99] = now[`${name}_ms`];
     say(name, number(p50, p50 < 100 ? 1 : 0));
