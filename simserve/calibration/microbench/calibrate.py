@@ -64,7 +64,7 @@ class Plan:
     look_s: float
 
 
-PLAN = Plan(Pace(rounds=6, block_s=0.02), Pace(rounds=6, block_s=0.0), LOOK_S)
+PLAN = Plan(Pace(rounds=5, block_s=0.02), Pace(rounds=5, block_s=0.0), LOOK_S)
 QUICK_PLAN = Plan(Pace(rounds=2, block_s=0.002, retries=0), Pace(rounds=3, block_s=0.0, retries=0), QUICK_LOOK_S)
 _ADVICE = "stop other programs, or say --allow-noise to get a profile that says how noisy it is"
 
