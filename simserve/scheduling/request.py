@@ -37,6 +37,7 @@ class Request:
 
     What is not an argument is progress, written by the scheduler, or a time, written by whoever runs the plans. While
     ``decode_offset`` is set, ``computed_tokens`` and ``produced_tokens`` stand still: the decode set knows better.
+    ``received_tokens`` are those of the prompt whose KV another engine has computed and sent.
     Whoever moves a request to another engine makes its answer so far part of the prompt; these are ``moved_tokens``.
     """
 
@@ -44,8 +45,8 @@ class Request:
         "admission", "allocated_tokens", "arrival_s", "cached_tokens", "computed_tokens", "decode_offset",
         "finish_s", "first_token_s", "input_tokens", "joined_step", "last_step", "last_token_s",
         "left_behind", "moved_tokens", "number", "output_tokens", "preemptions", "priority", "produced_tokens",
-        "request_id", "retries", "returned_step", "scheduled_s", "session", "status", "tenant", "unit_runs",
-        "unit_tokens", "units",
+        "received_tokens", "request_id", "retries", "returned_step", "scheduled_s", "session", "status", "tenant",
+        "unit_runs", "unit_tokens", "units",
     )  # fmt: skip
 
     def __init__(
@@ -68,7 +69,7 @@ class Request:
         self.unit_tokens = unit_tokens
         self.priority = priority
         self.session = session
-        self.tenant = self.retries = self.moved_tokens = 0
+        self.tenant = self.retries = self.moved_tokens = self.received_tokens = 0
         self.status = WAITING
         self.computed_tokens = self.allocated_tokens = self.produced_tokens = self.cached_tokens = 0
         self.preemptions = self.number = self.admission = 0

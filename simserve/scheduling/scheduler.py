@@ -245,7 +245,8 @@ class Scheduler(ABC):
         now and not chunk by chunk.
         """
         keep_free = self._kept_free if self.running else 0
-        given_tokens = reserve_tokens - hit.blocks * self.limits.block_size if allocate else tokens
+        whole = allocate or request.received_tokens > 0
+        given_tokens = reserve_tokens - hit.blocks * self.limits.block_size if whole else tokens
         if not self.blocks.admit(request, given_tokens, reserve_tokens, keep_free, hit):
             self._head_failed = (request, self.blocks.version)
             self._head_may_change = self.blocks.have_twins(hit.runs)
@@ -261,6 +262,9 @@ class Scheduler(ABC):
             request.cached_tokens = hit_tokens
         request.status = RUNNING
         request.computed_tokens = hit_tokens
+        if request.received_tokens:
+            request.computed_tokens = request.known_tokens - tokens
+            request.received_tokens = 0
         self._prefilling.append(request)
         self.compute(plan, request, tokens)
         return True

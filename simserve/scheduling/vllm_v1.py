@@ -174,12 +174,14 @@ class VllmV1(Scheduler):
             request = self.waiting.peek()
             hit = self.blocks.find(request)
             hit_tokens = hit.blocks * limits.block_size
-            tokens = self._wanted(request, hit_tokens)
+            tokens = self._wanted(request, max(hit_tokens, request.received_tokens))
             if tokens > budget:
                 if not limits.chunked_prefill:
                     break
                 tokens = budget
             reserve = request.known_tokens if limits.reserve_full_prompt else hit_tokens + tokens
+            if request.received_tokens:
+                reserve = request.known_tokens
             if not self.admit(plan, request, hit, tokens, reserve):
                 if not limits.reserve_full_prompt:
                     self._head_failed = None  # it may fit a smaller budget

@@ -10,6 +10,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,9 +39,11 @@ def url() -> Iterator[str]:
             for line in server.stdout:
                 said.append(line)
                 if "Listening on http" in line:
-                    yield line.split("Listening on ")[1].split()[0] + "/v1"
-                    return
-            raise AssertionError("".join(said))
+                    break
+            else:
+                raise AssertionError("".join(said))
+            # Somebody has to read on: a server whose log nobody takes stands still.
+            threading.Thread(target=server.stdout.read, daemon=True).start()
+            yield line.split("Listening on ")[1].split()[0] + "/v1"
         finally:
             server.terminate()
-            server.stdout.close()

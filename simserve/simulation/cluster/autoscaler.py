@@ -69,6 +69,10 @@ class Autoscaler:
         """See :class:`simserve.simulation.cluster.member.MemberObserver`."""
         self.ended(member, [])
 
+    def handed_over(self, member: Member, request: Request) -> None:
+        """See :class:`simserve.simulation.cluster.member.MemberObserver`."""
+        self.ended(member, [])
+
     def ran(self, member: Member, run: Run) -> None:
         """Of no interest."""
 

@@ -50,6 +50,7 @@ class Failures:
         requests = member.halt()
         for request in requests:
             self._gateway.release(member, request)
+        requests += self._gateway.lose(member, requests)
         self._gateway.router.forget(member)
         if was_draining or down_s is None:
             member.state = State.STOPPED

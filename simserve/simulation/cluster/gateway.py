@@ -11,6 +11,7 @@ import simpy
 from simserve.metrics.records import FAILED, REJECTED, THROTTLED
 from simserve.scheduling import Request, Status
 from simserve.simulation.arrivals import Alarm
+from simserve.simulation.cluster.handover import Handover
 from simserve.simulation.cluster.loads import Loads
 from simserve.simulation.cluster.member import Member, State
 from simserve.simulation.cluster.queue import GatewayQueue, tokens_of
@@ -38,11 +39,13 @@ class Gateway:
         recorder: GroupRecorder,
         source: Source,
         is_over: simpy.Event,
+        handover: Handover | None,
     ) -> None:
         self._env = env
         self._limits = spec.router
         self._retry = spec.retry == "elsewhere"
         self._max_retries = spec.max_retries
+        self._handover = handover
         self._tenants = spec.tenants
         self._traffic = list(accumulate(tenant.traffic for tenant in spec.tenants))
         self._rng = random.Random(f"tenants {spec.seed}")
@@ -62,6 +65,7 @@ class Gateway:
         self._shortest = 0
         """Fewest tokens that any member of the pool can hold."""
         self._is_over = is_over
+        self._came = 0
         self.done_requests = 0
         for member in members:
             member.observe(self)
@@ -69,14 +73,17 @@ class Gateway:
 
     def submit(self, request: Request) -> None:
         """Take ``request``, which comes now from the source."""
+        self._came += 1
         if self._traffic:
             self._assign_tenant(request)
         if self._is_gone:
             self._end(request, FAILED)
         elif self._is_limited and self._is_too_much(request):
             self._end(request, THROTTLED)
-        elif self.queue or not self._hand_on(request):
+        elif self.queue or (pool := self._pool_for(request)) is None:
             self.queue.push(request)
+        else:
+            self._hand_on(request, pool)
 
     def retry(self, requests: Sequence[Request]) -> None:
         """These were on a member that has failed: they go on elsewhere, before all that wait, or fail."""
@@ -94,21 +101,37 @@ class Gateway:
 
     def members_changed(self) -> None:
         """Some member has become ready, or is so no more."""
-        self._pool = pool_of([member for member in self.members if self._is_open(member)])
-        self._shortest = min((member.most_tokens for member in self._pool.members), default=0) if self._pool else 0
-        if self.queue and self._pool is not None and not self._serve.is_set:
-            self._serve.set(self._env.now)
+        no_decode = False
         left = [member for member in self.members if member.state is not State.STOPPED or member.is_replaceable]
+        if self._handover is not None and all(member.group.spec.role != "decode" for member in left):
+            left = [member for member in left if member.group.spec.role == "mixed"]
+            no_decode = True
+        left = [member for member in left if member.group.spec.role != "decode"]
         self._is_gone = not left
         self._most_tokens = max((member.most_tokens for member in left), default=0)
+        self._pool = pool_of([member for member in left if self._is_open(member)])
+        self._shortest = min((member.most_tokens for member in self._pool.members), default=0) if self._pool else 0
         while self._is_gone and self.queue:
             self._end(self.queue.pop(), FAILED)
+        if self._handover is not None and no_decode:
+            self._handover.give_up(self._start_elsewhere)
+        self._serve_soon()
+
+    def _serve_soon(self) -> None:
+        """Look after what waits in a moment of its own: an engine that is just ending a step takes no requests."""
+        if (self.queue or self._handover is not None) and not self._serve.is_set:
+            self._serve.set(self._env.now)
+
+    def _start_elsewhere(self, request: Request) -> None:
+        self.retry((request,))
 
     def ended(self, member: Member, requests: list[Request]) -> None:
         """See :class:`simserve.simulation.cluster.member.MemberObserver`."""
         for request in requests:
             self.release(member, request)
         self._count(requests)
+        if self._handover is not None:
+            self._serve_soon()
 
     def ran(self, member: Member, run: Run) -> None:
         """Of no interest; see :class:`simserve.simulation.cluster.member.MemberObserver`."""
@@ -117,6 +140,18 @@ class Gateway:
         """See :class:`simserve.simulation.cluster.member.MemberObserver`."""
         self.release(member, request)
         self._end(request, REJECTED)
+
+    def handed_over(self, member: Member, request: Request) -> None:
+        """See :class:`simserve.simulation.cluster.member.MemberObserver`."""
+        self.release(member, request)
+
+    def lose(self, member: Member, halted: Sequence[Request]) -> list[Request]:
+        """``member`` has failed with ``halted`` on it: who else has lost by it what was computed."""
+        if self._handover is None:
+            return []
+        for request in halted:
+            self._handover.uncut(request)
+        return self._handover.lose(member)
 
     def release(self, member: Member, request: Request) -> None:
         """``member`` has ``request`` no more."""
@@ -131,10 +166,12 @@ class Gateway:
 
     def _is_too_much(self, request: Request) -> bool:
         limits = self._limits
-        held, waiting = self.loads.total_requests, len(self.queue)
-        if limits.max_requests is not None and held + waiting >= limits.max_requests:
+        waiting = len(self.queue)
+        if limits.max_requests is not None and self._came - self.done_requests > limits.max_requests:
             return True
         tokens = self.loads.total_tokens + self.queue.tokens + tokens_of(request)
+        if self._handover is not None:
+            tokens += self._handover.waiting_tokens
         if limits.max_tokens is not None and tokens > limits.max_tokens:
             return True
         most = limits.max_waiting_requests
@@ -152,26 +189,26 @@ class Gateway:
             return pool
         return pool_of([member for member in pool.members if tokens < member.most_tokens])
 
-    def _hand_on(self, request: Request) -> bool:
-        """Give ``request`` to whom the router chooses; False if nobody can take it now."""
-        pool = self._pool_for(request)
-        if pool is None:
-            return False
+    def _hand_on(self, request: Request, pool: Pool) -> None:
+        """Give ``request`` to whom the router chooses of ``pool``."""
         member = self.router.choose(request, pool)
         tokens = tokens_of(request)
         member.held[request.request_id] = (request, tokens)
         self.loads.add(member.index, tokens)
         if len(member.held) == self._limits.requests_per_replica:
             self.members_changed()
+        if member.handover is not None and self._handover is not None:
+            self._handover.cut(request)
         member.submit(request)
-        return True
 
     def _on_serve(self, event: simpy.Event) -> None:
+        if self._handover is not None:
+            self._handover.serve()
         self._serve_queue()
 
     def _serve_queue(self) -> None:
-        while self.queue and self._hand_on(self.queue.peek()):
-            self.queue.pop()
+        while self.queue and (pool := self._pool_for(self.queue.peek())) is not None:
+            self._hand_on(self.queue.pop(), pool)
 
     def _end(self, request: Request, status: int) -> None:
         self._recorder.member = NOBODY

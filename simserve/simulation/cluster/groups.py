@@ -33,6 +33,12 @@ class Group:
         return self.spec.name
 
     @property
+    def kv_bytes_per_token(self) -> int:
+        """Of all devices of a replica together."""
+        setup = self.setup
+        return setup.model.kv_bytes_per_token(setup.formats.kv_dtype)
+
+    @property
     def devices(self) -> int:
         """Of one replica."""
         return self.setup.options.tensor_parallel_size
@@ -65,7 +71,32 @@ def prepare_groups(
             groups.append(Group(group, prepare(own_model, own_hardware, own_options, edge)))
         except SimServeError as error:
             raise type(error)(f"{field} ({group.name}): {error}") from None
+    _check_roles(spec, groups)
     return groups
+
+
+def _check_roles(spec: ClusterSpec, groups: list[Group]) -> None:
+    by_name = {group.name: group for group in groups}
+    for index, group in enumerate(groups):
+        if group.spec.role == "decode" and group.setup.policy_name != "vllm-v1":
+            raise ConfigError(
+                f"groups[{index}].role decode needs policy vllm-v1, which can go on from another's KV, and not "
+                f"{group.setup.policy_name}"
+            )
+    for index, link in enumerate(spec.links):
+        ends = [by_name[name].setup for name in (link.source, link.to)]
+        models, kinds = ({end.model.name for end in ends}, {end.formats.kv_dtype for end in ends})
+        prefill, decode = (end.new_scheduler().most_tokens for end in ends)
+        if prefill > decode:
+            raise ConfigError(
+                f"links[{index}]: {link.source} takes sequences of {prefill} tokens, {link.to} of {decode}: give both "
+                "the same max_model_len"
+            )
+        if len(models) > 1 or len(kinds) > 1:
+            raise ConfigError(
+                f"links[{index}] joins {link.source} and {link.to}, whose KV differs "
+                f"({' and '.join(sorted(models if len(models) > 1 else kinds))}): give both the same model and KV dtype"
+            )
 
 
 def _named(field: str, name: str | None, known: dict[str, Any], load: Loader) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 from enum import Enum
 from typing import Protocol
@@ -27,6 +28,16 @@ class State(Enum):
     STOPPED = "stopped"
 
 
+class Handover(Protocol):
+    """What follows a prefill member; see :class:`simserve.simulation.cluster.handover.Handover`."""
+
+    def goes_on(self, request: Request) -> bool: ...
+
+    def uncut(self, request: Request) -> None: ...
+
+    def take(self, member: Member, request: Request, run: Run) -> None: ...
+
+
 class MemberObserver(Protocol):
     """Who wants to know what became of a member's requests, or of each of its runs."""
 
@@ -36,6 +47,10 @@ class MemberObserver(Protocol):
 
     def refused(self, member: Member, request: Request) -> None:
         """``request`` has a prompt that ``member`` can never hold."""
+        ...
+
+    def handed_over(self, member: Member, request: Request) -> None:
+        """``request`` has its first token from ``member``, which computes prompts alone."""
         ...
 
     def ran(self, member: Member, run: Run) -> None:
@@ -66,6 +81,8 @@ class Member:
         self.group = group
         self.state = State.READY
         self.is_replaceable = is_replaceable
+        self.handover: Handover | None = None
+        """Where requests go after their first token."""
         self.held: dict[Hashable, tuple[Request, int]] = {}
         """Requests it was given and that have not ended, and with how many tokens they count."""
         self.busy_s = 0.0
@@ -116,11 +133,26 @@ class Member:
         self.steps += run.plan.repeat
         recorder = self._recorder
         recorder.member = self.index
+        if self.handover is not None and finished:
+            finished = self._hand_over(self.handover, run, finished)
         recorder.run_done(run, finished)
         for observer in self._observers:
             observer.ran(self, run)
             if finished:
                 observer.ended(self, finished)
+
+    def _hand_over(self, handover: Handover, run: Run, finished: list[Request]) -> list[Request]:
+        """Those of ``finished`` that have all their tokens now; the others go on elsewhere."""
+        going_on = [request for request in finished if handover.goes_on(request)]
+        for request in finished:
+            if request not in going_on:
+                handover.uncut(request)
+        for request in going_on:
+            request.finish_s = math.nan
+            for observer in self._observers:
+                observer.handed_over(self, request)
+            handover.take(self, request, run)
+        return [request for request in finished if request not in going_on]
 
     def take_devices(self) -> None:
         """From now on its devices are paid for."""

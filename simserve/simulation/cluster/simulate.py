@@ -14,6 +14,7 @@ from simserve.simulation.cluster.autoscaler import Autoscaler
 from simserve.simulation.cluster.failures import Failures
 from simserve.simulation.cluster.gateway import Gateway
 from simserve.simulation.cluster.groups import Group, prepare_groups
+from simserve.simulation.cluster.handover import Handover
 from simserve.simulation.cluster.loads import Loads
 from simserve.simulation.cluster.member import Member, MemberObserver, State
 from simserve.simulation.cluster.recorder import GroupRecorder
@@ -73,8 +74,17 @@ class Cluster:
         self.recorders = [self._new_recorder(group) for group in groups]
         self.members = self._new_members()
         self.loads = Loads(self.env, len(self.members), spec.router.staleness_s)
+        self.handover = self._new_handover()
         self.gateway = Gateway(
-            self.env, spec, self.members, self._new_router(), self.loads, self.recorders[0], source, self.is_over
+            self.env,
+            spec,
+            self.members,
+            self._new_router("router"),
+            self.loads,
+            self.recorders[0],
+            source,
+            self.is_over,
+            self.handover,
         )
         self.failures = Failures(self.env, spec.failures, self.members, self.gateway, spec.seed, self.is_over)
         self.autoscalers = [
@@ -121,10 +131,19 @@ class Cluster:
 
         return GroupRecorder(peak_kv_blocks, group.setup.timer, self._report if self._on_progress else None)
 
-    def _new_router(self) -> Router:
+    def _new_handover(self) -> Handover | None:
+        if not self.spec.links:
+            return None
+        handover = Handover(self.env, self.spec.links, self.members, self._new_router("handover"), self.loads)
+        for member in self.members:
+            if member.group.spec.role == "prefill":
+                member.handover = handover
+        return handover
+
+    def _new_router(self, stream: str) -> Router:
         router = self.spec.router
         made = router_named(router.policy, router.options)
-        return made(self.loads, random.Random(f"router {self.spec.seed}"), router.options)
+        return made(self.loads, random.Random(f"{stream} {self.spec.seed}"), router.options)
 
     def _report(self, done_requests: int, clock_s: float) -> None:
         assert self._on_progress is not None

@@ -27,10 +27,13 @@ class Section(BaseModel):
 
 
 class GroupSpec(Section):
-    """``replicas`` equal engines. ``engine`` holds any other engine option under its name on the command line."""
+    """``replicas`` equal engines. Those with role ``prefill`` compute prompts and first tokens, those with role
+    ``decode`` the rest; ``mixed`` do both. ``engine`` holds any other engine option under its command line name.
+    """
 
     name: Annotated[str, Field(min_length=1)]
     replicas: Annotated[int, Field(ge=0)] = 1
+    role: Literal["mixed", "prefill", "decode"] = "mixed"
     model: str | None = None
     hardware: str | None = None
     memory_gb: Positive | None = None
@@ -38,6 +41,21 @@ class GroupSpec(Section):
     weight: Positive = 1.0
     """Share of the requests of each replica, under router ``weighted``."""
     engine: dict[str, Any] = {}
+
+
+class LinkSpec(Section):
+    """Brings KV from the group that it comes ``from`` ``to`` another; all their replicas share it.
+
+    What is sent is ``latency_s`` on the way besides. ``layerwise``: a layer's KV is sent while the next is computed.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    source: Annotated[str, Field(alias="from")]
+    to: str
+    bandwidth_gb_per_s: Positive
+    latency_s: Seconds = 0.0
+    layerwise: bool = False
 
 
 class RouterSpec(Section):
@@ -144,6 +162,7 @@ class ClusterSpec(Section):
     model: str | None = None
     hardware: str | None = None
     groups: Annotated[tuple[GroupSpec, ...], Field(min_length=1)]
+    links: tuple[LinkSpec, ...] = ()
     router: RouterSpec = RouterSpec()
     tenants: tuple[TenantSpec, ...] = ()
     failures: tuple[FailureSpec, ...] = ()
@@ -165,6 +184,7 @@ class ClusterSpec(Section):
                 raise ValueError(f"failures[{index}].replica {failure.replica} is none of 0 to {count - 1}")
         for index, scaler in enumerate(self.autoscalers):
             _known(f"autoscalers[{index}].group", scaler.group, groups)
+        _check_links(self.links, groups)
         scaled = {scaler.group for scaler in self.autoscalers}
         for index, group in enumerate(self.groups):
             if group.replicas == 0 and group.name not in scaled:
@@ -201,6 +221,28 @@ def cluster_of(values: dict[str, Any], source: str) -> ClusterSpec:
 def _field(place: Sequence[int | str]) -> str:
     """``groups[0].role`` for ("groups", 0, "role")."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
+
+
+def _check_links(links: Sequence[LinkSpec], groups: dict[str, GroupSpec]) -> None:
+    for index, link in enumerate(links):
+        for field, name, role in (("from", link.source, "prefill"), ("to", link.to, "decode")):
+            _known(f"links[{index}].{field}", name, groups)
+            if groups[name].role != role:
+                raise ValueError(f"links[{index}].{field}: group '{name}' has role {groups[name].role}, not {role}")
+    _all_different("links", [f"{link.source} to {link.to}" for link in links])
+    joined = {(link.source, link.to) for link in links}
+    for source in groups.values():
+        for target in groups.values():
+            roles = (source.role, target.role)
+            if links and roles == ("prefill", "decode") and (source.name, target.name) not in joined:
+                raise ValueError(f"links: none brings KV from '{source.name}' to '{target.name}'; every pair needs one")
+    for index, group in enumerate(groups.values()):
+        if group.role == "prefill" and group.name not in {link.source for link in links}:
+            raise ValueError(f"groups[{index}].role is prefill, and no link brings its KV to a decode group: add links")
+        if group.role == "decode" and group.name not in {link.to for link in links}:
+            raise ValueError(
+                f"groups[{index}].role is decode, and no link brings it KV from a prefill group: add links"
+            )
 
 
 def _all_different(what: str, names: list[str]) -> None:

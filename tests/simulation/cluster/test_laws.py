@@ -52,7 +52,8 @@ def routers() -> st.SearchStrategy[dict[str, Any]]:
 def clusters(draw: st.DrawFn) -> ClusterSpec:
     """One or two groups, with tenants, failures and an autoscaler or without."""
     sizes = draw(st.lists(st.integers(1, 3), min_size=1, max_size=2))
-    groups = [
+    roles = draw(st.sampled_from([["mixed"] * 2, ["prefill", "decode"]])) if len(sizes) == 2 else ["mixed"]
+    groups: list[dict[str, Any]] = [
         {"name": f"g{number}", "replicas": size, "engine": {"policy": draw(st.sampled_from(sorted(POLICIES)))}}
         for number, size in enumerate(sizes)
     ]
@@ -60,6 +61,12 @@ def clusters(draw: st.DrawFn) -> ClusterSpec:
         whole = POLICIES[group["engine"]["policy"]].whole_prompts
         group["engine"]["max_num_batched_tokens"] = draw(st.sampled_from([600, 1000] if whole else [64, 256]))
         group["engine"]["num_gpu_blocks"] = draw(st.integers(45, 90))
+    for group, role in zip(groups, roles, strict=True):
+        group["role"] = role
+        if role == "decode":
+            group["engine"] |= {"policy": "vllm-v1", "num_gpu_blocks": 90}
+    link = {"from": "g0", "to": "g1", "bandwidth_gb_per_s": draw(st.sampled_from([1.0, 100.0])), "latency_s": 0.001}
+    links = [{**link, "layerwise": draw(st.booleans())}] if roles[0] == "prefill" else []
     failures: list[dict[str, Any]] = []
     for number, size in enumerate(sizes):
         for _ in range(draw(st.integers(0, 2))):
@@ -74,6 +81,7 @@ def clusters(draw: st.DrawFn) -> ClusterSpec:
     }  # fmt: skip
     return spec(
         groups=groups,
+        links=links,
         router=draw(routers()),
         tenants=draw(
             st.sampled_from([[], [{"name": "a", "ttft_slo_s": 0.1}, {"name": "b", "share": 3, "priority": -1}]])

@@ -13,6 +13,8 @@ from simserve.simulation.cluster import Defaults, read_cluster, simulate_cluster
 from simserve.workload import synthetic_workload
 from simulation.cluster.clusters import HARDWARE, MODEL, spec
 
+LINK = {"from": "p", "to": "d", "bandwidth_gb_per_s": 10}
+PREFILL, DECODE = {"name": "p", "role": "prefill"}, {"name": "d", "role": "decode"}
 EXAMPLE = Path(__file__).parents[3] / "examples" / "cluster.yaml"
 
 
@@ -54,6 +56,40 @@ def test_a_file_that_contradicts_itself_is_refused(fields: dict[str, Any], sente
     with pytest.raises(ConfigError) as refusal:
         spec(**fields)
     assert str(refusal.value).startswith(f"test: {sentence}")
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"groups": [PREFILL]}, "groups[0].role is prefill, and no link brings its KV to a decode group"),
+        ({"groups": [DECODE]}, "groups[0].role is decode, and no link brings it KV from a prefill group"),
+        ({"links": [LINK]}, "links[0].from: there is no group 'p'"),
+        ({"groups": [{"name": "p"}], "links": [LINK]}, "links[0].from: group 'p' has role mixed, not prefill"),
+        (
+            {"groups": [PREFILL, DECODE, {**DECODE, "name": "e"}], "links": [LINK]},
+            "links: none brings KV from 'p' to 'e'",
+        ),
+    ],
+)
+def test_roles_and_links_that_contradict_are_refused(fields: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        spec(**fields)
+    assert str(refusal.value).startswith(f"test: {sentence}")
+
+
+@pytest.mark.parametrize(
+    ("decode", "sentence"),
+    [
+        ({"engine": {"policy": "orca"}}, "groups[1].role decode needs policy vllm-v1"),
+        ({"engine": {"max_model_len": 100}}, "links[0]: p takes sequences of"),
+        ({"engine": {"kv_cache_dtype": "float16"}}, "links[0] joins p and d, whose KV differs (bfloat16 and float16)"),
+    ],
+)
+def test_engines_that_cannot_go_on_from_each_other_s_kv_are_refused(decode: dict[str, Any], sentence: str) -> None:
+    cluster = spec(groups=[PREFILL, {**DECODE, **decode}], links=[LINK])
+    with pytest.raises(ConfigError) as refusal:
+        simulate_cluster(synthetic_workload(1, 1.0, 8, 8, seed=0), cluster, Defaults(MODEL, HARDWARE))
+    assert str(refusal.value).startswith(sentence)
 
 
 @pytest.mark.parametrize(
