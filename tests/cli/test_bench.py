@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,7 +52,12 @@ BURSTGPT = "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type
 def url() -> Iterator[str]:
     """Our own server, answering at once, under the names of the examples."""
     with running("--served-model-name", *NAMES) as server:
+        # Somebody has to read on: a server whose log nobody takes stands still when the pipe is full.
+        log = threading.Thread(target=server.process.stdout.read, daemon=True)
+        log.start()
         yield server.url
+        server.process.kill()
+        log.join()
 
 
 @pytest.fixture(scope="module")
