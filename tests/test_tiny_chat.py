@@ -27,7 +27,6 @@ ANSWERS = {
     "What is 12 + 7?": "12 + 7 = 19.",
     "What is the capital of Japan?": "The capital of Japan is Tokyo.",
     "What comes after Friday?": "Saturday comes after Friday.",
-    "Count from 3 to 8.": "3, 4, 5, 6, 7, 8.",
     "Who is Ada Finn?": "I do not know that. I am a very small model; ask me to count, to add, or about SimServe.",
 }
 
