@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import simpy
 
@@ -64,6 +65,8 @@ def simulate_cluster(
 class Cluster:
     """Everything that takes part in one run; see :func:`simulate_cluster`."""
 
+    new_member: ClassVar[type[Member]] = Member
+
     def __init__(self, spec: ClusterSpec, groups: list[Group], source: Source, on_progress: Progress | None) -> None:
         self.spec = spec
         self.groups = groups
@@ -109,7 +112,7 @@ class Cluster:
         members: list[Member] = []
         for group, recorder in zip(self.groups, self.recorders, strict=True):
             for number in range(max(group.spec.replicas, most.get(group.name, 0))):
-                member = Member(
+                member = self.new_member(
                     self.env,
                     len(members),
                     number,
