@@ -79,9 +79,9 @@ class LiveReplica:
             kv_block_bytes=setup.block_bytes * setup.options.tensor_parallel_size,
         )
 
-    def row(self, now: EngineStatus) -> dict[str, object]:
-        """What ``GET /status`` says of it, whose status is ``now``."""
-        member = self.member
+    def row(self, status: EngineStatus | None = None) -> dict[str, object]:
+        """What ``GET /status`` says of it; ``status`` is its own, if it is known already."""
+        member, now = self.member, status or self.status()
         return {
             "name": self.name,
             "engine": self.index,
