@@ -180,7 +180,7 @@ class ClusterEngine(PacedEngine):
         self._retried += live.retries
         self._late.pop(str(live.request_id), None)
         live.stream.fail(ReplicaError(self._why_lost(live, member)))
-        name = None if member is None else member.name
+        name = "" if member is None else member.name
         self._tell_ended(failed(live, self.clock.now_s(), name), member)
 
     # The simulation's side.
@@ -245,7 +245,7 @@ class ClusterEngine(PacedEngine):
         while self._aborts:
             request = self._aborts.popleft()
             member = self._cluster.last_member(request)
-            name = None if member is None else member.name
+            name = "" if member is None else member.name
             self._aborted += 1
             self._retried += request.retries
             self._cluster.abort(request.request_id)

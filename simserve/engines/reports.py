@@ -54,7 +54,7 @@ class Ending:
 
     Its prompt begins with the blocks ``prefix_hashes``, each of ``unit_tokens`` tokens, chained as in
     :func:`simserve.workload.block_hashes`; there are none where the engine had no use for them. ``replica`` is the name
-    of the one that had it last; None for an engine that is only one, and for who never got as far.
+    of the one that had it last, "" if none had, and None for an engine that is only one.
     """
 
     request_id: str

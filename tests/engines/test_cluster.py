@@ -23,6 +23,11 @@ from simserve.workload import PrefixUnits, Workload
 
 MODEL, HARDWARE = load_model("facebook/opt-125m"), load_hardware("A100")
 THREE = {"groups": [{"name": "all", "replicas": 3}]}
+SLOW = 0.05
+"""Time scale at which a step takes some 20 ms: a test does what it does before the streams end, and then hurries."""
+
+FAST = 50.0
+
 APART = {
     "groups": [{"name": "p", "replicas": 2, "role": "prefill"}, {"name": "d", "replicas": 2, "role": "decode"}],
     "links": [{"from": "p", "to": "d", "bandwidth_gb_per_s": 20}],
@@ -166,12 +171,13 @@ def workload_of(served: list[Ending]) -> Workload:
 @pytest.mark.parametrize("front_end", ["none", "1:1:500"])
 async def test_streams_of_a_killed_replica_go_on_elsewhere_with_no_token_twice(front_end: str) -> None:
     watcher = Watcher()
-    async with running(THREE, 1.0, front_end=front_end) as engine:
+    async with running(THREE, SLOW, front_end=front_end) as engine:
         engine.observe(watcher)
         asking = [asyncio.create_task(collect(engine, request(f"r{at}", 200, 50 + at))) for at in range(12)]
-        await until(lambda: engine.status().steps > 60)
+        await until(lambda: engine.status().steps > 15)
         assert await engine.kill(replica(engine, "all/1"), None)
         assert not await engine.kill(replica(engine, "all/1"), None), "it is dead"
+        engine.set_time_scale(FAST)
         answers = await asyncio.gather(*asking)
         check_nothing_is_left(engine)
         gateway: Any = engine.status().extra["gateway"]
@@ -191,11 +197,12 @@ async def test_streams_of_a_killed_replica_go_on_elsewhere_with_no_token_twice(f
 
 async def test_where_nothing_is_retried_a_dead_replicas_streams_end_with_an_error_and_others_go_on() -> None:
     watcher = Watcher()
-    async with running({**THREE, "retry": "never"}, 1.0) as engine:
+    async with running({**THREE, "retry": "never"}, SLOW) as engine:
         engine.observe(watcher)
         asking = [asyncio.create_task(collect(engine, request(f"r{at}", 200))) for at in range(6)]
-        await until(lambda: engine.status().steps > 60)
+        await until(lambda: engine.status().steps > 15)
         await engine.kill(replica(engine, "all/1"), 0.0)
+        engine.set_time_scale(FAST)
         answers = await asyncio.gather(*asking, return_exceptions=True)
         check_nothing_is_left(engine)
     failed = [answer for answer in answers if isinstance(answer, BaseException)]
@@ -209,7 +216,7 @@ async def test_where_nothing_is_retried_a_dead_replicas_streams_end_with_an_erro
 
 
 async def test_retries_come_to_an_end() -> None:
-    async with running({"groups": [{"name": "all", "replicas": 2}], "max_retries": 1}, 1.0) as engine:
+    async with running({"groups": [{"name": "all", "replicas": 2}], "max_retries": 1}, SLOW) as engine:
         asking = asyncio.create_task(collect(engine, request("a", 1000)))
         for name in ("all/0", "all/1"):
             one = replica(engine, name)
@@ -221,10 +228,13 @@ async def test_retries_come_to_an_end() -> None:
 
 
 async def test_who_comes_when_no_replica_is_left_is_refused_and_who_comes_while_one_is_down_waits() -> None:
-    async with running({"groups": [{"name": "all"}]}, 1.0) as engine:
+    async with running({"groups": [{"name": "all"}]}, SLOW) as engine:
         one = replica(engine, "all/0")
-        await engine.kill(one, 0.3)
-        events = await collect(engine, request("a"))
+        await engine.kill(one, 0.5)
+        asking = asyncio.create_task(collect(engine, request("a")))
+        await until(lambda: engine.status().waiting_requests == 1)
+        engine.set_time_scale(FAST)
+        events = await asking
         assert events[-1].timing is not None
         assert events[-1].timing.scheduled_s - events[-1].timing.arrival_s > 0.1
         await engine.kill(one, None)
@@ -236,7 +246,7 @@ async def test_who_comes_when_no_replica_is_left_is_refused_and_who_comes_while_
 
 
 async def test_a_drained_replica_ends_its_streams_and_gets_no_others() -> None:
-    async with running(THREE, 1.0) as engine:
+    async with running(THREE, SLOW) as engine:
         first = [asyncio.create_task(collect(engine, request(f"a{at}", 150))) for at in range(3)]
         one = replica(engine, "all/2")
         await until(lambda: one.status().running_requests == 1)
@@ -244,6 +254,8 @@ async def test_a_drained_replica_ends_its_streams_and_gets_no_others() -> None:
         assert one.state == "draining"
         assert not await engine.drain(one)
         later = [asyncio.create_task(collect(engine, request(f"b{at}", 150))) for at in range(6)]
+        await asyncio.sleep(0)
+        engine.set_time_scale(FAST)
         answers = await asyncio.gather(*first, *later)
         assert one.state == "stopped"
         assert one.completed == 1
@@ -252,7 +264,7 @@ async def test_a_drained_replica_ends_its_streams_and_gets_no_others() -> None:
 
 
 async def test_closing_the_last_stream_of_a_draining_replica_stops_it() -> None:
-    async with running(THREE, 1.0) as engine:
+    async with running(THREE, SLOW) as engine:
         one = replica(engine, "all/0")
         stream = engine.submit(request("a", 1000))
         await until(lambda: one.status().running_requests == 1)
@@ -275,12 +287,13 @@ async def test_an_order_is_carried_out_at_its_time_and_not_when_something_last_h
 
 
 async def test_orders_are_taken_while_the_clock_is_held() -> None:
-    async with running(THREE, 1.0) as engine:
+    async with running(THREE, SLOW) as engine:
         stream = engine.submit(request("a", 500))
         await anext(stream)
         engine.pause()
         assert await engine.kill(replica(engine, "all/0"), None)
         engine.resume()
+        engine.set_time_scale(FAST)
         assert sum([event.tokens async for event in stream]) < 500
         check_nothing_is_left(engine)
 
@@ -339,11 +352,12 @@ async def test_a_request_whose_kv_is_on_a_link_is_given_up() -> None:
 )
 async def test_one_too_many_is_refused_at_once_and_later_taken(limits: dict[str, int], fits: int) -> None:
     """In one burst, before any of them has reached the gateway, and again when all of them have."""
-    async with running({**THREE, "router": limits}, 1.0) as engine:
+    async with running({**THREE, "router": limits}, SLOW) as engine:
         asking = [asyncio.create_task(collect(engine, request(f"r{at}", 20))) for at in range(fits)]
         await asyncio.sleep(0)
         with pytest.raises(OverloadedError, match="the cluster has enough to do: its limit is max_"):
             engine.submit(request("one too many", 20))
+        engine.set_time_scale(FAST)
         answers = await asyncio.gather(*asking)
         assert [tokens(events) for events in answers] == [20] * fits
         assert tokens(await collect(engine, request("later", 20))) == 20
@@ -354,7 +368,7 @@ async def test_one_too_many_is_refused_at_once_and_later_taken(limits: dict[str,
 
 async def test_a_request_that_names_a_tenant_as_its_user_is_that_tenants() -> None:
     tenants = [{"name": "a", "traffic": 1000}, {"name": "b", "traffic": 0.001, "priority": 7}]
-    async with running({**THREE, "tenants": tenants}, 1.0) as engine:
+    async with running({**THREE, "tenants": tenants}, SLOW) as engine:
         streams = [engine.submit(request("x", 100, session="b")), engine.submit(request("y", 100, session="else"))]
         await anext(streams[0])
         held = {name: one for member in engine._cluster.members for name, (one, _) in member.held.items()}
@@ -412,7 +426,7 @@ async def test_at_infinite_speed_time_stands_still_while_nobody_asks() -> None:
 
 
 async def test_sleep_and_the_prefix_cache_are_of_all_replicas() -> None:
-    async with running(THREE, 1.0) as engine:
+    async with running(THREE, SLOW) as engine:
         await collect(engine, request("a"))
         await collect(engine, request("b"))
         assert engine.reset_prefix_cache()
@@ -432,7 +446,7 @@ async def test_sleep_and_the_prefix_cache_are_of_all_replicas() -> None:
 
 
 async def test_stopping_ends_every_stream() -> None:
-    async with running(THREE, 1.0) as engine:
+    async with running(THREE, SLOW) as engine:
         asking = [asyncio.create_task(collect(engine, request(f"r{at}", 1000))) for at in range(4)]
         await until(lambda: engine.status().running_requests == 4)
         await engine.stop()
