@@ -34,8 +34,11 @@ from simserve.hardware import HardwareProfile
 from simserve.metrics.rolling import RollingDurations
 from simserve.models import ModelSpec
 from simserve.scheduling import Request
-from simserve.simulation import EngineSetup, Replica, Run, prepare
+from simserve.scheduling.fetching import FetchingVllmV1
+from simserve.simulation import EngineSetup, Run, prepare
 from simserve.simulation.arrivals import Moment
+from simserve.simulation.features.build import new_replica
+from simserve.simulation.features.counts import Counts
 from simserve.simulation.simulate import describe, new_front_end
 from simserve.workload import block_hashes
 
@@ -274,14 +277,7 @@ class SimulatedEngine(PacedEngine):
         self._scheduler = scheduler
         self._preemptions = 0
         self._front_end = new_front_end(setup, env, self)
-        self._replica = Replica(
-            env,
-            scheduler,
-            setup.timer,
-            self._front_end or self,
-            async_scheduling=setup.async_scheduling,
-            list_decodes=True,
-        )
+        self._replica = new_replica(setup, env, scheduler, self._front_end or self, Counts(), list_decodes=True)
         if self._front_end is not None:
             self._front_end.connect(self._replica, self._replica.submit)
         self._door = self._front_end or self._replica
@@ -300,6 +296,8 @@ class SimulatedEngine(PacedEngine):
         waiting = len(self._scheduler.waiting) + len(self._arrivals) + len(self._hashing)
         if self._front_end is not None:
             waiting += self._front_end.ingesting_requests
+        if isinstance(self._scheduler, FetchingVllmV1):
+            waiting += self._scheduler.fetching_requests
         return EngineStatus(
             clock_s=self.clock.now_s(),
             waiting_requests=waiting,

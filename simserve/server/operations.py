@@ -102,7 +102,8 @@ class Operations:
     async def metrics(self, request: web.Request) -> web.Response:
         """``GET /metrics``"""
         engines = [metrics for telemetry in self._models.telemetry for metrics in telemetry.metrics]
-        page, content_type = metrics_page(request.headers.get("Accept", ""), engines, await self._http_counts())
+        accept, http = request.headers.get("Accept", ""), await self._http_counts()
+        page, content_type = await metrics_page(accept, engines, http)
         return web.Response(body=page, headers={"Content-Type": content_type})
 
     async def trace(self, request: web.Request) -> web.StreamResponse:

@@ -13,8 +13,10 @@ from simserve.errors import RequestError
 from simserve.scheduling import Request, Scheduler
 from simserve.simulation.cluster.groups import Group
 from simserve.simulation.cluster.recorder import GroupRecorder
+from simserve.simulation.features.build import new_replica
+from simserve.simulation.features.counts import Counts
 from simserve.simulation.front_end import FrontEnd
-from simserve.simulation.replica import Replica, Run
+from simserve.simulation.replica import Run
 from simserve.simulation.simulate import new_front_end
 
 
@@ -62,7 +64,7 @@ class Member:
     """The replica with number ``index`` of all, which is number ``number`` of ``group``.
 
     A member that fails or is stopped comes back as a new engine: nothing is cached. ``may_halt`` as for a replica;
-    ``is_replaceable`` if somebody may start it again once it is stopped.
+    ``is_replaceable`` if somebody may start it again once it is stopped. What its features do is added to ``counts``.
     """
 
     list_decodes: ClassVar[bool] = False
@@ -78,6 +80,7 @@ class Member:
         *,
         may_halt: bool,
         is_replaceable: bool,
+        counts: Counts,
     ) -> None:
         self.index = index
         self.number = number
@@ -99,6 +102,7 @@ class Member:
         self._env = env
         self._recorder = recorder
         self._may_halt = may_halt
+        self._counts = counts
         self._observers: list[MemberObserver] = []
         self._least_free_blocks = group.setup.limits.num_blocks - 1
         self._front_end_busy_s = 0.0
@@ -199,12 +203,12 @@ class Member:
         self.scheduler: Scheduler = setup.new_scheduler()
         self.most_tokens = self.scheduler.most_tokens
         self._front_end: FrontEnd | None = new_front_end(setup, self._env, self)
-        self.replica = Replica(
+        self.replica = new_replica(
+            setup,
             self._env,
             self.scheduler,
-            setup.timer,
             self._front_end or self,
-            async_scheduling=setup.async_scheduling,
+            self._counts,
             list_decodes=self.list_decodes,
             may_halt=self._may_halt,
         )

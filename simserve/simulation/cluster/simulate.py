@@ -22,6 +22,7 @@ from simserve.simulation.cluster.recorder import GroupRecorder
 from simserve.simulation.cluster.result import ClusterResult, result_of
 from simserve.simulation.cluster.routers import Router, router_named
 from simserve.simulation.cluster.spec import ClusterSpec
+from simserve.simulation.features.counts import Counts
 from simserve.simulation.simulate import Progress
 from simserve.simulation.sources import OpenLoop, Source
 from simserve.workload.workload import Workload
@@ -74,6 +75,8 @@ class Cluster:
         self.env = simpy.Environment()
         self.is_over = self.env.event()
         self._on_progress = on_progress
+        self.counts = Counts()
+        """What features of all members counted."""
         self.recorders = [self._new_recorder(group) for group in groups]
         self.members = self._new_members()
         self.loads = Loads(self.env, len(self.members), spec.router.staleness_s)
@@ -120,6 +123,7 @@ class Cluster:
                     recorder,
                     may_halt=group.name in may_halt,
                     is_replaceable=group.name in most,
+                    counts=self.counts,
                 )
                 if number < group.spec.replicas:
                     member.take_devices()
