@@ -66,6 +66,7 @@ def prepare_groups(
             raise ConfigError(f"{field}.hardware is not given: name one there, for the whole file, or as --hardware")
         if group.memory_gb is not None:
             own_hardware = own_hardware.with_overrides(int(group.memory_gb * GB))
+        own_hardware = own_hardware.priced(group.usd_per_device_hour)
         own_options = _options(field, group, options)
         try:
             groups.append(Group(group, prepare(own_model, own_hardware, own_options, edge)))
