@@ -20,6 +20,8 @@ from simserve.latency.front_end import FRONT_END, FrontEndCosts, front_end_named
 from simserve.latency.host import VLLM_V0, VLLM_V1, HostCosts
 from simserve.models import ModelSpec
 from simserve.scheduling import Scheduler, SchedulerLimits
+from simserve.simulation.features.build import policy_with
+from simserve.simulation.features.kv_tiers import TierSizes, tier_sizes
 from simserve.simulation.formats import Formats, formats_of
 from simserve.simulation.memory import plan_for, with_memory_defaults
 from simserve.simulation.policies import resolve
@@ -51,6 +53,8 @@ class EngineSetup:
     uncertainty: str
     """How far off a predicted step may be, and why, in words."""
     front_end: FrontEndCosts | None
+    tiers: TierSizes | None = None
+    """Of KV below the device, if there are any."""
 
     @property
     def policy_name(self) -> str:
@@ -72,6 +76,7 @@ def prepare(model: ModelSpec, hardware: HardwareProfile, options: EngineOptions,
     :class:`HardwareError` for a number format that the hardware cannot compute.
     """
     policy, options = resolve(with_memory_defaults(options, hardware))
+    policy = policy_with(policy, options)
     formats = formats_of(model, hardware, options)
     max_num_seqs, token_budget = _step_limits(model, hardware, policy, options)
     memory = plan_for(model, hardware, options, formats, max_num_seqs, token_budget)
@@ -109,6 +114,7 @@ def prepare(model: ModelSpec, hardware: HardwareProfile, options: EngineOptions,
         timer,
         uncertainty,
         front_end,
+        tier_sizes(options, hardware, memory.block_bytes),
     )
 
 

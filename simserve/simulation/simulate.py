@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import simpy
 
@@ -13,6 +13,8 @@ from simserve.hardware import HardwareProfile
 from simserve.metrics.records import REJECTED, Records, RunDescription, RunTotals
 from simserve.models import ModelSpec
 from simserve.scheduling import Request
+from simserve.simulation.features.build import figures, new_replica
+from simserve.simulation.features.counts import Columns, Counts
 from simserve.simulation.front_end import FrontEnd
 from simserve.simulation.recorder import Recorder
 from simserve.simulation.replica import Replica, Run, StepObserver
@@ -26,11 +28,17 @@ Progress = Callable[[int, int, float], None]
 
 @dataclass(frozen=True)
 class SimulationResult:
-    """What a run yields: everything shown is computed from these."""
+    """What a run yields: everything shown is computed from these.
+
+    ``figures`` and ``columns`` are those of features that not every engine has, by name; a column has an entry for
+    each request.
+    """
 
     records: Records
     totals: RunTotals
     description: RunDescription
+    figures: Mapping[str, int | float] = field(default_factory=dict)
+    columns: Columns = field(default_factory=dict)
 
 
 def simulate(
@@ -54,7 +62,8 @@ def simulate(
     recorder = Recorder(scheduler, setup.timer, _reporter(on_progress, len(source)))
     observer: StepObserver = recorder if isinstance(source, OpenLoop) else _Answers(recorder, source)
     front_end = new_front_end(setup, env, observer)
-    replica = Replica(env, scheduler, setup.timer, front_end or observer, async_scheduling=setup.async_scheduling)
+    counts = Counts()
+    replica = new_replica(setup, env, scheduler, front_end or observer, counts)
     admit = _submitter(replica, recorder, source)
     if front_end is not None:
         front_end.connect(replica, admit)
@@ -66,7 +75,8 @@ def simulate(
     totals = recorder.totals(records)
     if front_end is not None:
         totals = replace(totals, front_end_busy_s=front_end.busy_s)
-    return SimulationResult(records, totals, describe(setup, source.name))
+    description = describe(setup, source.name)
+    return SimulationResult(records, totals, description, figures([setup], counts), counts.columns(len(records)))
 
 
 def new_front_end(setup: EngineSetup, env: simpy.Environment, observer: StepObserver) -> FrontEnd | None:

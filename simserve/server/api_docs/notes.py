@@ -55,7 +55,7 @@ NOTES: Mapping[str, tuple[str, str]] = {
         "at most so many tokens of the prompt, the last ones (of a text to embed the first); -1: as many as fit",
         BOTH,
     ),
-    "user": ("taken, and changes nothing", BOTH),
+    "user": ("a session to a cluster's router, or its tenant; else nothing", "taken, and changes nothing"),
     "metadata": ("taken, and changes nothing; `/v1/responses` gives it back", BOTH),
     "logprobs": ("of each token, made up: of one piece, but of no model", "the model's own"),
     "top_logprobs": ("so many of the likeliest, made up", "the model's own"),
@@ -109,6 +109,7 @@ NOTES: Mapping[str, tuple[str, str]] = {
     "lora_path": ("its folder, or a name on the hub, whose weights are not needed", REFUSED),
     "load_inplace": ("replaces one of the same name", REFUSED),
     "base_model_name": ("whose adapter it is; the default model's without it", REFUSED),
+    "down_s": ("simulated seconds until the replica is back; without it, not before somebody revives it", REFUSED),
     "failures": ("keys of the section `failures` of the settings", BOTH),
 }
 """By the field's name: what it does with the simulated engine, and with the torch engine where that is different."""
