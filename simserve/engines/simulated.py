@@ -33,9 +33,10 @@ from simserve.hardware import HardwareProfile
 from simserve.metrics.rolling import RollingDurations
 from simserve.models import ModelSpec
 from simserve.scheduling import Request
-from simserve.simulation import EngineSetup, Replica, Run, prepare
+from simserve.simulation import EngineSetup, Run, prepare
 from simserve.simulation.arrivals import Moment
-from simserve.simulation.simulate import describe, new_front_end
+from simserve.simulation.build import new_front_end, new_replica
+from simserve.simulation.simulate import describe
 from simserve.workload import block_hashes
 
 log = logging.getLogger("simserve.engines")
@@ -63,13 +64,8 @@ class SimulatedEngine:
         self._env = simpy.Environment()
         self._scheduler = setup.new_scheduler()
         self._front_end = new_front_end(setup, self._env, self)
-        self._replica = Replica(
-            self._env,
-            self._scheduler,
-            setup.timer,
-            self._front_end or self,
-            async_scheduling=setup.async_scheduling,
-            list_decodes=True,
+        self._replica = new_replica(
+            setup, self._env, self._scheduler, self._front_end or self, list_decodes=True
         )
         if self._front_end is not None:
             self._front_end.connect(self._replica, self._replica.submit)

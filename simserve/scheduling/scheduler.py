@@ -170,7 +170,7 @@ class Scheduler(ABC):
         else:
             self._count_decodes(plan)
         if list_decodes and not plan.decodes_wait:
-            plan.decodes = [request for request in self.running.values() if request.decode_offset is not None]
+            plan.decodes = self._decodes_now()
         if plan.chunks:
             for chunk in plan.chunks:
                 if chunk.samples:
@@ -315,6 +315,10 @@ class Scheduler(ABC):
         victim.preemptions += 1
         self.waiting.push_front(victim)
         plan.preempted.append(victim)
+
+    def _decodes_now(self) -> list[Request]:
+        """Who may get a token from the step being planned, in order of admission."""
+        return [request for request in self.running.values() if request.decode_offset is not None]
 
     def _count_decodes(self, plan: StepPlan) -> None:
         """Everybody in the decode set gets a token."""

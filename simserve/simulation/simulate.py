@@ -13,7 +13,7 @@ from simserve.hardware import HardwareProfile
 from simserve.metrics.records import REJECTED, Records, RunDescription, RunTotals
 from simserve.models import ModelSpec
 from simserve.scheduling import Request
-from simserve.simulation.front_end import FrontEnd
+from simserve.simulation.build import new_front_end, new_replica
 from simserve.simulation.recorder import Recorder
 from simserve.simulation.replica import Replica, Run, StepObserver
 from simserve.simulation.setup import EngineSetup, prepare
@@ -54,7 +54,7 @@ def simulate(
     recorder = Recorder(scheduler, setup.timer, _reporter(on_progress, len(source)))
     observer: StepObserver = recorder if isinstance(source, OpenLoop) else _Answers(recorder, source)
     front_end = new_front_end(setup, env, observer)
-    replica = Replica(env, scheduler, setup.timer, front_end or observer, async_scheduling=setup.async_scheduling)
+    replica = new_replica(setup, env, scheduler, front_end or observer)
     admit = _submitter(replica, recorder, source)
     if front_end is not None:
         front_end.connect(replica, admit)
@@ -67,13 +67,6 @@ def simulate(
     if front_end is not None:
         totals = replace(totals, front_end_busy_s=front_end.busy_s)
     return SimulationResult(records, totals, describe(setup, source.name))
-
-
-def new_front_end(setup: EngineSetup, env: simpy.Environment, observer: StepObserver) -> FrontEnd | None:
-    """The front end of an engine, to be connected to its replica; None if ``setup`` has none."""
-    if setup.front_end is None:
-        return None
-    return FrontEnd(env, setup.front_end, setup.options.api_server_count or 1, observer)
 
 
 def describe(setup: EngineSetup, workload_name: str) -> RunDescription:

@@ -11,11 +11,11 @@ import simpy
 
 from simserve.errors import RequestError
 from simserve.scheduling import Request, Scheduler
+from simserve.simulation.build import new_front_end, new_replica
 from simserve.simulation.cluster.groups import Group
 from simserve.simulation.cluster.recorder import GroupRecorder
 from simserve.simulation.front_end import FrontEnd
-from simserve.simulation.replica import Replica, Run
-from simserve.simulation.simulate import new_front_end
+from simserve.simulation.replica import Run
 
 
 class State(Enum):
@@ -187,13 +187,8 @@ class Member:
         self.scheduler: Scheduler = setup.new_scheduler()
         self.most_tokens = self.scheduler.most_tokens
         self._front_end: FrontEnd | None = new_front_end(setup, self._env, self)
-        self.replica = Replica(
-            self._env,
-            self.scheduler,
-            setup.timer,
-            self._front_end or self,
-            async_scheduling=setup.async_scheduling,
-            may_halt=self._may_halt,
+        self.replica = new_replica(
+            setup, self._env, self.scheduler, self._front_end or self, may_halt=self._may_halt
         )
         if self._front_end is not None:
             self._front_end.connect(self.replica, self._admit)
