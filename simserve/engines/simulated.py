@@ -11,10 +11,11 @@ import asyncio
 import logging
 import math
 import time
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import asdict
-from typing import cast
+from typing import Protocol, cast
 
 import simpy
 
@@ -52,24 +53,34 @@ def simulated_engine(
     return SimulatedEngine(prepare(model, hardware, options), time_scale)
 
 
-class SimulatedEngine:
-    """See :class:`simserve.engines.base.Engine` and all of :mod:`simserve.engines.controls`.
+class Door(Protocol):
+    """Where the simulation takes requests in."""
 
-    ``time_scale`` 10 is ten times faster than real, ``inf`` at once.
+    def submit(self, request: Request) -> None: ...
+
+    def abort(self, request_id: Hashable) -> None: ...
+
+
+class PacedEngine(ABC):
+    """What is simulated in ``env``, on the wall clock: requests go in by the door, tokens are handed out when due.
+
+    See :class:`simserve.engines.base.Engine` and all of :mod:`simserve.engines.controls`. ``time_scale`` 10 is ten
+    times faster than real, ``inf`` at once. No sequence has more than ``most_tokens``; ``block_size`` tokens of a
+    prompt are hashed together.
     """
 
-    def __init__(self, setup: EngineSetup, time_scale: float) -> None:
+    _door: Door
+
+    def __init__(
+        self, env: simpy.Environment, time_scale: float, *, most_tokens: int, block_size: int, prefix_caching: bool
+    ) -> None:
         self.clock = SimulatedClock(time_scale)
-        self._setup = setup
-        self._env = simpy.Environment()
-        self._scheduler = setup.new_scheduler()
-        self._front_end = new_front_end(setup, self._env, self)
-        self._replica = new_replica(
-            setup, self._env, self._scheduler, self._front_end or self, list_decodes=True
-        )
-        if self._front_end is not None:
-            self._front_end.connect(self._replica, self._replica.submit)
-        self._door = self._front_end or self._replica
+        self._env = env
+        self._peek = env.peek
+        """When the next event is due."""
+        self._most_tokens = most_tokens
+        self._block_size = block_size
+        self._prefix_caching = prefix_caching
         self._hand_out = HandOut()
         self._pacer = Pacer(self._turn, self._failed)
         self._observers: list[EngineObserver] = []
@@ -79,11 +90,15 @@ class SimulatedEngine:
         self._hashing: set[asyncio.Task[None]] = set()
         self._sleep = Sleep()
         self._failure: str | None = None
-        self._completed = self._aborted = self._preemptions = 0
+        self._completed = self._aborted = 0
 
-    @property
-    def max_model_len(self) -> int:
-        return self._setup.limits.max_model_len
+    @abstractmethod
+    def reset_prefix_cache(self) -> bool:
+        """See :class:`simserve.engines.controls.ForgetsPrefixes`."""
+
+    @abstractmethod
+    def _is_quiet(self) -> bool:
+        """Whether nothing runs and nothing waits in the simulation."""
 
     @property
     def lateness(self) -> RollingDurations:
@@ -92,10 +107,6 @@ class SimulatedEngine:
     def count_lateness_in(self, lateness: RollingDurations) -> None:
         """Count how late tokens are in ``lateness`` from now on, which may be that of several engines."""
         self._hand_out.lateness = lateness
-
-    def describe(self) -> dict[str, object]:
-        """Labels of the simulated engine; see :class:`simserve.metrics.records.RunDescription`."""
-        return {**asdict(describe(self._setup, "live")), "engine": "simulated", "time_scale": self.clock.time_scale}
 
     async def start(self) -> None:
         """Start both clocks at 0."""
@@ -114,10 +125,9 @@ class SimulatedEngine:
     def submit(self, request: GenerationRequest) -> TokenStream:
         """Queue a sequence now; see :class:`simserve.engines.base.Engine`."""
         prompt_tokens = len(request.prompt_token_ids)
-        if prompt_tokens >= self._scheduler.most_tokens:
+        if prompt_tokens >= self._most_tokens:
             raise RequestError(
-                f"the prompt has {prompt_tokens} tokens and the engine's longest sequence is"
-                f" {self._scheduler.most_tokens}"
+                f"the prompt has {prompt_tokens} tokens and the engine's longest sequence is {self._most_tokens}"
             )
         if request.request_id in self._live:
             raise RequestError(f"request id {request.request_id} is in use; give each request its own")
@@ -125,17 +135,172 @@ class SimulatedEngine:
         if self._failure is not None:
             stream.finish("error", self._env.now, error=self._failure)
             return stream
-        live = LiveRequest(request, stream, arrival_s=self.clock.now_s(), unit_tokens=self._scheduler.limits.block_size)
+        live = LiveRequest(request, stream, arrival_s=self.clock.now_s(), unit_tokens=self._block_size)
         self._live[request.request_id] = live
         for observer in self._observers:
             observer.arrived(Arrival(request.request_id, live.arrival_s, prompt_tokens))
-        if self._scheduler.limits.prefix_caching and prompt_tokens > INLINE_HASH_TOKENS:
+        if self._prefix_caching and prompt_tokens > INLINE_HASH_TOKENS:
             task = asyncio.create_task(self._enqueue_long(live, request))
             self._hashing.add(task)
             task.add_done_callback(self._hashing.discard)
         else:
             self._enqueue(live, self._prefix_units(request))
         return stream
+
+    # What simserve.engines.controls asks for.
+
+    def observe(self, observer: EngineObserver) -> None:
+        self._observers.append(observer)
+
+    def pause(self) -> None:
+        self.clock.pause()
+        self._pacer.wake()
+
+    def resume(self) -> None:
+        self.clock.resume()
+        self._pacer.wake()
+
+    def set_time_scale(self, time_scale: float) -> None:
+        self.clock.set_time_scale(time_scale)
+        self._pacer.wake()
+
+    @property
+    def sleep_level(self) -> int | None:
+        return self._sleep.level
+
+    async def sleep(self, level: int, mode: SleepMode) -> None:
+        fallen = self._sleep.begin(level)
+        if mode == "abort":
+            for request in list(self._live.values()):
+                self._give_up(str(request.request_id))
+                request.stream.finish("abort", self._env.now, stop_reason="sleep")
+        self._pacer.wake()
+        await fallen
+
+    def wake_up(self, tags: Sequence[str]) -> None:
+        if self._sleep.wake(tags, self.clock.now_s()):
+            self._pacer.wake()
+
+    # The simulation's side.
+
+    def _sent(
+        self, sampled: list[LiveRequest], last: list[LiveRequest], sent_s: float, report: StepReport | None
+    ) -> None:
+        """A step's tokens are due; those in ``last`` end with them, but for who was given up meanwhile."""
+        ended = [request for request in last if self._live.pop(str(request.request_id), None) is not None]
+        self._hand_out.add(sampled, ended, sent_s, self.clock.wall_s(sent_s))
+        self._completed += len(ended)
+        if report is not None:
+            endings = [finished(request) for request in ended]
+            for observer in self._observers:
+                observer.step_done(report)
+                for ending in endings:
+                    observer.ended(ending)
+
+    def _turn(self, until_wall_s: float) -> float:
+        """What is due now, in the order of simulated time; see :data:`simserve.engines.pacer.Turn`."""
+        self._take_aborts()
+        while self._hand_out.work(until_wall_s):
+            if self._admit_next():
+                pass
+            elif self.clock.is_due(self._peek()):
+                self._env.step()
+                self.clock.reached(self._env.now)
+            else:
+                self._fall_asleep()
+                next_wall_s = self.clock.wall_s(self._peek())
+                return next_wall_s if self._hand_out.prepare(min(next_wall_s, until_wall_s)) else AT_ONCE
+            if time.monotonic() >= until_wall_s:
+                break
+        return AT_ONCE
+
+    def _admit_next(self) -> bool:
+        """Let in the first of the arrivals if it comes before the next event; whether there was one."""
+        if not self._arrivals or not self._sleep.is_awake:
+            return False
+        request, now_s = self._arrivals[0], self._env.now
+        time_s = max(request.arrival_s, self._sleep.woke_s, now_s)
+        if time_s > self._peek():
+            return False
+        self._arrivals.popleft()
+        if self._live.get(str(request.request_id)) is request:  # else its client hung up meanwhile
+            if time_s > now_s:
+                self._env.run(until=time_s)
+            self._door.submit(request)
+        return True
+
+    def _take_aborts(self) -> None:
+        while self._aborts:
+            request = self._aborts.popleft()
+            self._aborted += 1
+            self._door.abort(request.request_id)
+            for observer in self._observers:
+                observer.ended(aborted(request, self.clock.now_s()))
+
+    def _fall_asleep(self) -> None:
+        """Tell those who wait for it that nothing runs any more, if so."""
+        if self._sleep.is_falling and self._is_quiet():
+            if self._sleep.level:
+                self.reset_prefix_cache()
+            self._sleep.fallen()
+
+    def _failed(self, error: Exception) -> None:
+        log.error("the simulation failed; no request can be served any more", exc_info=error)
+        self._failure = f"the simulation failed ({type(error).__name__}: {error}); the server's log says where"
+        for request in self._live.values():
+            request.stream.finish("error", self._env.now, error=self._failure)
+        self._live.clear()
+        self._sleep.fallen()
+
+    def _prefix_units(self, request: GenerationRequest) -> list[int]:
+        if not self._prefix_caching:
+            return []
+        return block_hashes(request.prompt_token_ids, self._block_size, request.cache_salt)
+
+    async def _enqueue_long(self, live: LiveRequest, request: GenerationRequest) -> None:
+        self._enqueue(live, await asyncio.to_thread(self._prefix_units, request))
+
+    def _enqueue(self, request: LiveRequest, units: list[int]) -> None:
+        request.units = units
+        self._arrivals.append(request)
+        self._pacer.wake()
+
+    def _give_up(self, request_id: str) -> None:
+        request = self._live.pop(request_id, None)
+        if request is not None:
+            self._aborts.append(request)
+            self._pacer.wake()
+
+
+class SimulatedEngine(PacedEngine):
+    """One replica."""
+
+    def __init__(self, setup: EngineSetup, time_scale: float) -> None:
+        env, scheduler = simpy.Environment(), setup.new_scheduler()
+        limits = scheduler.limits
+        super().__init__(
+            env,
+            time_scale,
+            most_tokens=scheduler.most_tokens,
+            block_size=limits.block_size,
+            prefix_caching=limits.prefix_caching,
+        )
+        self._setup = setup
+        self._scheduler = scheduler
+        self._preemptions = 0
+        self._front_end = new_front_end(setup, env, self)
+        self._replica = new_replica(setup, env, scheduler, self._front_end or self, list_decodes=True)
+        if self._front_end is not None:
+            self._front_end.connect(self._replica, self._replica.submit)
+        self._door = self._front_end or self._replica
+
+    @property
+    def max_model_len(self) -> int:
+        return self._setup.limits.max_model_len
+
+    def describe(self) -> dict[str, object]:
+        """Labels of the simulated engine; see :class:`simserve.metrics.records.RunDescription`."""
+        return {**asdict(describe(self._setup, "live")), "engine": "simulated", "time_scale": self.clock.time_scale}
 
     def status(self) -> EngineStatus:
         """See :class:`simserve.engines.base.EngineStatus`."""
@@ -158,44 +323,8 @@ class SimulatedEngine:
             failure=self._failure,
         )
 
-    # What simserve.engines.controls asks for.
-
-    def observe(self, observer: EngineObserver) -> None:
-        self._observers.append(observer)
-
-    def pause(self) -> None:
-        self.clock.pause()
-        self._pacer.wake()
-
-    def resume(self) -> None:
-        self.clock.resume()
-        self._pacer.wake()
-
-    def set_time_scale(self, time_scale: float) -> None:
-        self.clock.set_time_scale(time_scale)
-        self._pacer.wake()
-
     def reset_prefix_cache(self) -> bool:
         return self._scheduler.blocks.reset_prefix_cache()
-
-    @property
-    def sleep_level(self) -> int | None:
-        return self._sleep.level
-
-    async def sleep(self, level: int, mode: SleepMode) -> None:
-        fallen = self._sleep.begin(level)
-        if mode == "abort":
-            for request in list(self._live.values()):
-                self._give_up(str(request.request_id))
-                request.stream.finish("abort", self._env.now, stop_reason="sleep")
-        self._pacer.wake()
-        await fallen
-
-    def wake_up(self, tags: Sequence[str]) -> None:
-        if self._sleep.wake(tags, self.clock.now_s()):
-            self._pacer.wake()
-
-    # The simulation's side.
 
     def run_done(self, run: Run, finished_requests: list[Request]) -> None:
         """Have a step's tokens handed out, now or when the front end has sent them.
@@ -211,91 +340,5 @@ class SimulatedEngine:
         else:
             self._sent(sampled, ended, sent_s, report)
 
-    def _sent(
-        self, sampled: list[LiveRequest], last: list[LiveRequest], sent_s: float, report: StepReport | None
-    ) -> None:
-        """A step's tokens are due; those in ``last`` end with them, but for who was given up meanwhile."""
-        ended = [request for request in last if self._live.pop(str(request.request_id), None) is not None]
-        self._hand_out.add(sampled, ended, sent_s, self.clock.wall_s(sent_s))
-        self._completed += len(ended)
-        if report is not None:
-            endings = [finished(request) for request in ended]
-            for observer in self._observers:
-                observer.step_done(report)
-                for ending in endings:
-                    observer.ended(ending)
-
-    def _turn(self, until_wall_s: float) -> float:
-        """What is due now, in the order of simulated time; see :data:`simserve.engines.pacer.Turn`."""
-        self._take_aborts()
-        while self._hand_out.work(until_wall_s):
-            if self._admit_next():
-                pass
-            elif self.clock.is_due(self._env.peek()):
-                self._env.step()
-                self.clock.reached(self._env.now)
-            else:
-                self._fall_asleep()
-                next_wall_s = self.clock.wall_s(self._env.peek())
-                return next_wall_s if self._hand_out.prepare(min(next_wall_s, until_wall_s)) else AT_ONCE
-            if time.monotonic() >= until_wall_s:
-                break
-        return AT_ONCE
-
-    def _admit_next(self) -> bool:
-        """Let in the first of the arrivals if it comes before the next event; whether there was one."""
-        if not self._arrivals or not self._sleep.is_awake:
-            return False
-        request, now_s = self._arrivals[0], self._env.now
-        time_s = max(request.arrival_s, self._sleep.woke_s, now_s)
-        if time_s > self._env.peek():
-            return False
-        self._arrivals.popleft()
-        if self._live.get(str(request.request_id)) is request:  # else its client hung up meanwhile
-            if time_s > now_s:
-                self._env.run(until=time_s)
-            self._door.submit(request)
-        return True
-
-    def _take_aborts(self) -> None:
-        while self._aborts:
-            request = self._aborts.popleft()
-            self._aborted += 1
-            self._door.abort(request.request_id)
-            for observer in self._observers:
-                observer.ended(aborted(request, self.clock.now_s()))
-
-    def _fall_asleep(self) -> None:
-        """Tell those who wait for it that nothing runs any more, if so."""
-        nothing_to_come = self._env.peek() == math.inf  # nor is anything on its way through a front end
-        if self._sleep.is_falling and self._replica.is_idle and nothing_to_come:
-            if self._sleep.level:
-                self._scheduler.blocks.reset_prefix_cache()
-            self._sleep.fallen()
-
-    def _failed(self, error: Exception) -> None:
-        log.error("the simulation failed; no request can be served any more", exc_info=error)
-        self._failure = f"the simulation failed ({type(error).__name__}: {error}); the server's log says where"
-        for request in self._live.values():
-            request.stream.finish("error", self._env.now, error=self._failure)
-        self._live.clear()
-        self._sleep.fallen()
-
-    def _prefix_units(self, request: GenerationRequest) -> list[int]:
-        if not self._scheduler.limits.prefix_caching:
-            return []
-        return block_hashes(request.prompt_token_ids, self._scheduler.limits.block_size, request.cache_salt)
-
-    async def _enqueue_long(self, live: LiveRequest, request: GenerationRequest) -> None:
-        self._enqueue(live, await asyncio.to_thread(self._prefix_units, request))
-
-    def _enqueue(self, request: LiveRequest, units: list[int]) -> None:
-        request.units = units
-        self._arrivals.append(request)
-        self._pacer.wake()
-
-    def _give_up(self, request_id: str) -> None:
-        request = self._live.pop(request_id, None)
-        if request is not None:
-            self._aborts.append(request)
-            self._pacer.wake()
+    def _is_quiet(self) -> bool:
+        return self._replica.is_idle and self._env.peek() == math.inf  # nor is anything in a front end
