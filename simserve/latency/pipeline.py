@@ -21,8 +21,8 @@ SENT_TENSORS = 2
 class PipelineTimer(StepTimer):
     """Of a replica whose model is split over ``stages``, each with the timer of its own layers, without host time.
 
-    ``sends_s`` are the seconds from stage to stage by rows. Stages with the same timer are asked once. A stage later than
-    the first is given its own embedding and norm, which stand for taking over what the stage before has sent.
+    ``sends_s`` are the seconds from stage to stage by rows. Stages with the same timer are asked once. Each later stage
+    is given its own embedding and norm, which stand for taking over what the stage before has sent.
     """
 
     def __init__(self, stages: Sequence[StepTimer], sends_s: Sequence[float], host: HostCosts) -> None:
@@ -35,25 +35,22 @@ class PipelineTimer(StepTimer):
     def stages(self) -> int:
         return len(self._stages)
 
-    def host_s(self, requests: int) -> float:
-        """Seconds that the host takes before a batch of ``requests`` enters the first stage."""
-        return self._host.step_s + self._host.request_s * requests
-
-    def send_s(self, tokens: int) -> float:
-        """Seconds from a stage to the next for a batch of ``tokens`` rows."""
-        return self._sends_s[tokens]
-
-    def stages_s(
+    def stations_s(
         self, decodes: int, decode_context_tokens: int, chunks: Sequence[tuple[int, int]], sampled: int
     ) -> list[float]:
-        """Seconds in each stage; arguments as of :meth:`StepTimer.step_s`. Only the last stage samples."""
+        """Seconds in the host and each stage, with the link before each stage but the first in between.
+
+        Arguments as of :meth:`StepTimer.step_s`. Only the last stage samples.
+        """
+        tokens = decodes + sum(tokens for tokens, _ in chunks)
+        send_s = self._sends_s[tokens]
+        seconds = [self._host.step_s + self._host.request_s * (decodes + len(chunks))]
         known: dict[int, float] = {}
-        seconds = []
         for timer in self._stages[:-1]:
             each_s = known.get(id(timer))
             if each_s is None:
                 each_s = known[id(timer)] = timer.step_s(decodes, decode_context_tokens, chunks, 0)
-            seconds.append(each_s)
+            seconds += (each_s, send_s)
         seconds.append(self._stages[-1].step_s(decodes, decode_context_tokens, chunks, sampled))
         return seconds
 
@@ -61,9 +58,7 @@ class PipelineTimer(StepTimer):
         self, decodes: int, decode_context_tokens: int, chunks: Sequence[tuple[int, int]], sampled: int
     ) -> float:
         """Seconds of a step that has the pipeline to itself, from planning to the last stage's end."""
-        tokens = decodes + sum(tokens for tokens, _ in chunks)
-        inside_s = sum(self.stages_s(decodes, decode_context_tokens, chunks, sampled))
-        return self.host_s(decodes + len(chunks)) + inside_s + (self.stages - 1) * self.send_s(tokens)
+        return sum(self.stations_s(decodes, decode_context_tokens, chunks, sampled))
 
     def decode_steps_s(self, decodes: int, decode_context_tokens: int, steps: int) -> Floats | list[float]:
         """See :meth:`StepTimer.decode_steps_s`; each step has the pipeline to itself."""

@@ -13,8 +13,8 @@ from simserve.models.spec import ModelSpec
 class StageModel(ModelSpec):
     """Some successive layers of a model, as a model of its own.
 
-    The first stage holds the token embedding, the last one the final norm and the lm_head: a copy of the embedding where
-    both are tied.
+    The first stage holds the token embedding, the last one the final norm and the lm_head, which is a copy of the
+    embedding where both are tied.
     """
 
     is_first: bool = True

@@ -117,4 +117,6 @@ def pipeline_timer(
 
 def links_in_words(hardware: HardwareProfile, devices: int) -> str:
     """What is to be said of times on links that nobody measured, after the uncertainty of operators."""
-    return f", {hardware.link_between(devices).name} between devices ±{LINK_UNCERTAINTY:.0%} (data sheet, never measured)"
+    return (
+        f", {hardware.link_between(devices).name} between devices ±{LINK_UNCERTAINTY:.0%} (data sheet, never measured)"
+    )

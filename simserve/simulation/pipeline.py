@@ -3,10 +3,10 @@
 As in vLLM, the engine plans batches as long as fewer are in flight than there are stages and there is something to
 plan; if there is not, it waits for the oldest batch. Whoever comes meanwhile is seen after that.
 
-Batches go through host and stages one after the other, first in, first out, with room to wait in between. So a batch
-starts in a stage as soon as it is there and the batch before has left, and all its times are known when it is planned:
-``start = max(there, free)``. Nothing that happens later can change them, and one SimPy event per batch is enough; a test
-holds the result equal to that of stages which are SimPy processes.
+Batches go through stations (the host, the stages, the links between these) one after the other, first in, first out,
+with room to wait in between. So a batch starts at a station as soon as it is there and the batch before has left, and
+all its times are known when it is planned: ``start = max(there, free)``. Nothing that happens later can change them, and
+one SimPy event per batch is enough; a test holds the result equal to that of stations which are SimPy processes.
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ import simpy
 from simserve.latency.pipeline import PipelineTimer
 from simserve.scheduling import Cohort, Pipelined, Request, StepPlan
 from simserve.simulation.replica import Replica, Run, StepObserver
+
+
+HOST = 0
+"""The first station."""
 
 
 class Batch(Run):
@@ -73,8 +77,8 @@ class PipelineReplica(Replica):
         self._batches: deque[Batch] = deque()
         self._pipelined = scheduler
         self._stage_times = timer
-        self._stages_free_s = [0.0] * timer.stages
-        self._host_free_s = 0.0
+        self._free_s = [0.0] * (2 * timer.stages)
+        """When each station is done with what is planned: the host, then stages and links in turn."""
         self._may_plan = False
         """Whether there may be something to plan: not once a plan came out empty, before a batch ends."""
         self._wake_s = 0.0
@@ -133,7 +137,7 @@ class PipelineReplica(Replica):
         if self._batches and self._batches[0].end_s <= now_s:
             self._finish_batch(self._batches.popleft())
             self._may_plan = True
-        if self._is_due_to_plan and self._host_free_s <= now_s:
+        if self._is_due_to_plan and self._free_s[HOST] <= now_s:
             self._plan_batch(now_s)
         self._set_alarm(now_s)
 
@@ -145,7 +149,7 @@ class PipelineReplica(Replica):
         """To the end of the oldest batch, or to when the host can plan another one."""
         times = [self._batches[0].end_s] if self._batches else []
         if self._is_due_to_plan:
-            times.append(max(self._host_free_s, now_s))
+            times.append(max(self._free_s[HOST], now_s))
         if times:
             self._wake_s = min(times)
             self._wake.set(self._wake_s)
@@ -166,16 +170,11 @@ class PipelineReplica(Replica):
         for chunk in plan.chunks:
             if chunk.request.scheduled_s != chunk.request.scheduled_s:  # NaN: its first step
                 chunk.request.scheduled_s = now_s
-        times, free_s, decodes = self._stage_times, self._stages_free_s, plan.num_decodes
         chunks = [(chunk.tokens, chunk.context_tokens) for chunk in plan.chunks]
-        self._host_free_s = there_s = now_s + times.host_s(decodes + len(chunks))
-        send_s = times.send_s(plan.tokens)
-        for stage, stage_s in enumerate(
-            times.stages_s(decodes, plan.decode_context_tokens, chunks, decodes + plan.num_sampled_chunks)
-        ):
-            if stage:
-                there_s += send_s
-            there_s = free_s[stage] = max(there_s, free_s[stage]) + stage_s
+        times_s = self._stage_times.stations_s(plan.num_decodes, plan.decode_context_tokens, chunks, plan.num_sampled)
+        there_s, free_s = now_s, self._free_s
+        for station, seconds in enumerate(times_s):
+            there_s = free_s[station] = max(there_s, free_s[station]) + seconds
         cohort = self._pipelined.cohort
         start_s = max(now_s, self._last_end_s)
         self._batches.append(Batch(plan, start_s, there_s, cohort, self._last.get(cohort)))

@@ -187,9 +187,7 @@ class Member:
         self.scheduler: Scheduler = setup.new_scheduler()
         self.most_tokens = self.scheduler.most_tokens
         self._front_end: FrontEnd | None = new_front_end(setup, self._env, self)
-        self.replica = new_replica(
-            setup, self._env, self.scheduler, self._front_end or self, may_halt=self._may_halt
-        )
+        self.replica = new_replica(setup, self._env, self.scheduler, self._front_end or self, may_halt=self._may_halt)
         if self._front_end is not None:
             self._front_end.connect(self.replica, self._admit)
 
