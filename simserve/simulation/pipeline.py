@@ -5,8 +5,8 @@ plan; if there is not, it waits for the oldest batch. Whoever comes meanwhile is
 
 Batches go through stations (the host, the stages, the links between these) one after the other, first in, first out,
 with room to wait in between. So a batch starts at a station as soon as it is there and the batch before has left, and
-all its times are known when it is planned: ``start = max(there, free)``. Nothing that happens later can change them, and
-one SimPy event per batch is enough; a test holds the result equal to that of stations which are SimPy processes.
+all its times are known when it is planned: ``start = max(there, free)``. Nothing that happens later can change them,
+and one SimPy event per batch is enough; a test holds the result equal to that of stations which are SimPy processes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import simpy
 from simserve.latency.pipeline import PipelineTimer
 from simserve.scheduling import Cohort, Pipelined, Request, StepPlan
 from simserve.simulation.replica import Replica, Run, StepObserver
-
 
 HOST = 0
 """The first station."""

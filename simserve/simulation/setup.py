@@ -66,6 +66,11 @@ class EngineSetup:
         return _given(self.options.policy)
 
     @property
+    def devices(self) -> int:
+        """That the model is split over."""
+        return self.options.tensor_parallel_size * self.options.pipeline_parallel_size
+
+    @property
     def async_scheduling(self) -> bool:
         return _given(self.options.async_scheduling)
 

@@ -71,7 +71,7 @@ def simulate(
 
 def describe(setup: EngineSetup, workload_name: str) -> RunDescription:
     """The labels that every output of a run carries."""
-    hardware, limits, devices = setup.hardware, setup.limits, setup.options.tensor_parallel_size
+    hardware, limits, devices = setup.hardware, setup.limits, setup.devices
     formats = setup.formats
     peaks = {hardware.peak_flops_for(dtype) for dtype in (formats.dtype, formats.weights.computed_in)}
     return RunDescription(
@@ -84,7 +84,8 @@ def describe(setup: EngineSetup, workload_name: str) -> RunDescription:
         workload=workload_name,
         kv_blocks=limits.num_blocks,
         block_size=limits.block_size,
-        tensor_parallel_size=devices,
+        tensor_parallel_size=setup.options.tensor_parallel_size,
+        pipeline_parallel_size=setup.options.pipeline_parallel_size,
         max_num_seqs=limits.max_num_seqs,
         max_num_batched_tokens=limits.max_num_batched_tokens,
         max_model_len=limits.max_model_len,
