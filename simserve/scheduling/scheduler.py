@@ -167,8 +167,12 @@ class Scheduler(ABC):
         self.plan(plan)
         if plan.decodes_wait:
             self._stall(plan)
-        else:
-            self._count_decodes(plan)
+        elif decoding.count:
+            plan.num_decodes = decoding.count
+            plan.decode_context_tokens = decoding.context_tokens(step)
+        if self._stalls and not plan.decodes_wait:
+            plan.resuming = [stall for stall in self._stalls if stall.count]
+            self._stalls = []
         if list_decodes and not plan.decodes_wait:
             plan.decodes = self._decodes_now()
         if plan.chunks:
@@ -245,8 +249,9 @@ class Scheduler(ABC):
         now and not chunk by chunk.
         """
         keep_free = self._kept_free if self.running else 0
-        whole = allocate or request.received_tokens > 0
-        given_tokens = reserve_tokens - hit.blocks * self.limits.block_size if whole else tokens
+        hit_tokens = hit.blocks * self.limits.block_size
+        received = request.received_tokens
+        given_tokens = reserve_tokens - hit_tokens if allocate or received else tokens
         if not self.blocks.admit(request, given_tokens, reserve_tokens, keep_free, hit):
             self._head_failed = (request, self.blocks.version)
             self._head_may_change = self.blocks.have_twins(hit.runs)
@@ -257,14 +262,14 @@ class Scheduler(ABC):
         self.running[request.request_id] = request
         self._admissions += 1
         request.admission = self._admissions
-        hit_tokens = hit.blocks * self.limits.block_size
         if request.status is WAITING:
             request.cached_tokens = hit_tokens
         request.status = RUNNING
-        request.computed_tokens = hit_tokens
-        if request.received_tokens:
+        if received:
             request.computed_tokens = request.known_tokens - tokens
             request.received_tokens = 0
+        else:
+            request.computed_tokens = hit_tokens
         self._prefilling.append(request)
         self.compute(plan, request, tokens)
         return True
@@ -272,8 +277,7 @@ class Scheduler(ABC):
     def compute(self, plan: StepPlan, request: Request, tokens: int) -> None:
         """Put ``tokens`` tokens of ``request``, which is prefilling and has the blocks for them, into the step."""
         context = request.computed_tokens
-        known = request.known_tokens
-        samples = context + tokens == known
+        samples = context + tokens == request.input_tokens + request.produced_tokens
         if samples:
             self._prefilling.remove(request)
             if tokens == 1 and context >= request.input_tokens and not self.alternates:
@@ -319,16 +323,6 @@ class Scheduler(ABC):
     def _decodes_now(self) -> list[Request]:
         """Who may get a token from the step being planned, in order of admission."""
         return [request for request in self.running.values() if request.decode_offset is not None]
-
-    def _count_decodes(self, plan: StepPlan) -> None:
-        """Everybody in the decode set gets a token."""
-        decoding = self._decoding
-        if decoding.count:
-            plan.num_decodes = decoding.count
-            plan.decode_context_tokens = decoding.context_tokens(plan.index)
-        if self._stalls:
-            plan.resuming = [stall for stall in self._stalls if stall.count]
-            self._stalls = []
 
     def _stall(self, plan: StepPlan) -> None:
         """Nobody in the decode set gets a token: those who had one in the step before stall from now on."""

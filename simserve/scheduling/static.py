@@ -62,11 +62,13 @@ class Static(Scheduler):
             batch.append(request)
         return batch
 
-    def _count_decodes(self, plan: StepPlan) -> None:
-        if self._decoding.count:
+    def schedule(self, most_repeats: int = 1, list_decodes: bool = False) -> StepPlan:
+        plan = super().schedule(most_repeats, list_decodes)
+        if plan.num_decodes:  # rows whose answer is over are computed all the same
+            plan.padding = self._rows - plan.num_decodes
             plan.num_decodes = self._rows
-            plan.padding = self._rows - self._decoding.count
             plan.decode_context_tokens = self._rows * (self._row_tokens + plan.index - self._first_decode_step)
+        return plan
 
     def _release(self, request: Request, *, may_return: bool = False, unhashed_tokens: int = 0) -> None:
         self._ended.append(request)

@@ -30,20 +30,20 @@ class VllmV1(Scheduler):
 
     def plan(self, plan: StepPlan) -> None:
         budget = self.limits.max_num_batched_tokens
-        if self.running:
+        decoding = self._decoding
+        blocks = decoding.blocks_needed(plan.index)
+        if self._prefilling or self._starved or decoding.count > budget or blocks > self.blocks.free_blocks:
             budget = self._plan_running(plan, budget)
+        else:
+            if blocks:
+                self.blocks.take(blocks)
+            budget -= decoding.count
         if self.waiting and not plan.preempted:
             self._plan_waiting(plan, budget)
 
     def _plan_running(self, plan: StepPlan, budget: int) -> int:
         """Decodes all at once, prefill chunks one by one; returns what is left of ``budget``."""
         decoding = self._decoding
-        if not self._prefilling and not self._starved and decoding.count <= budget:
-            blocks = decoding.blocks_needed(plan.index)
-            if blocks <= self.blocks.free_blocks:
-                if blocks:
-                    self.blocks.take(blocks)
-                return budget - decoding.count
         for request in self._starved:
             decoding.join(request, plan.index)
             plan.returning.append(request)
@@ -174,14 +174,13 @@ class VllmV1(Scheduler):
             request = self.waiting.peek()
             hit = self.blocks.find(request)
             hit_tokens = hit.blocks * limits.block_size
-            tokens = self._wanted(request, max(hit_tokens, request.received_tokens))
+            received = request.received_tokens
+            tokens = self._wanted(request, received if received > hit_tokens else hit_tokens)
             if tokens > budget:
                 if not limits.chunked_prefill:
                     break
                 tokens = budget
-            reserve = request.known_tokens if limits.reserve_full_prompt else hit_tokens + tokens
-            if request.received_tokens:
-                reserve = request.known_tokens
+            reserve = request.known_tokens if limits.reserve_full_prompt or received else hit_tokens + tokens
             if not self.admit(plan, request, hit, tokens, reserve):
                 if not limits.reserve_full_prompt:
                     self._head_failed = None  # it may fit a smaller budget
@@ -189,7 +188,7 @@ class VllmV1(Scheduler):
             budget -= tokens
 
     def _wanted(self, request: Request, computed_tokens: int) -> int:
-        tokens = request.known_tokens - computed_tokens
+        tokens = request.input_tokens + request.produced_tokens - computed_tokens
         threshold = self.limits.long_prefill_token_threshold
         return min(tokens, threshold) if threshold else tokens
 

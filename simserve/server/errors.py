@@ -12,6 +12,7 @@ from aiohttp import web
 from aiohttp.web_exceptions import HTTPException, HTTPMethodNotAllowed, HTTPRequestEntityTooLarge
 
 from simserve.errors import EngineError, SimServeError
+from simserve.server.secrecy import without_keys
 
 log = logging.getLogger("simserve.server")
 
@@ -47,7 +48,8 @@ class ApiError(Exception):
 
 def model_not_found(model: str) -> ApiError:
     """404 for a model that this server does not serve."""
-    return ApiError(f"The model `{model}` does not exist.", status=404, param="model", code="model_not_found")
+    message = f"The model `{without_keys(model)}` does not exist."
+    return ApiError(message, status=404, param="model", code="model_not_found")
 
 
 def try_again(message: str, after_s: float) -> ApiError:
@@ -119,11 +121,11 @@ def as_api_error(error: Exception) -> ApiError:
 def _from_http(request: web.Request, error: HTTPException) -> web.StreamResponse:
     if isinstance(error, HTTPMethodNotAllowed):
         allowed = ", ".join(sorted(error.allowed_methods))
-        message = f"{request.path} does not accept {request.method}; use {allowed}."
+        message = f"{without_keys(request.path)} does not accept {request.method}; use {allowed}."
     elif isinstance(error, HTTPRequestEntityTooLarge):
         message = f"The request body is too large: {(error.text or '').lower()}."
     elif error.status == 404:
-        message = f"There is nothing at {request.path}; the API lives under /v1."
+        message = f"There is nothing at {without_keys(request.path)}; the API lives under /v1."
     else:
         message = f"{HTTPStatus(error.status).phrase}: {error.reason}."
     response = error_response(ApiError(message, status=error.status))

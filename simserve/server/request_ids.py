@@ -15,9 +15,9 @@ _current: ContextVar[str] = ContextVar("simserve_request_id", default="")
 
 @web.middleware
 async def request_ids(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Take the client's own ``X-Request-Id`` where it sent a usable one, else make one up."""
+    """Take the client's own ``X-Request-Id`` where it sent a usable one, which a key is not, else make one up."""
     sent = request.headers.get("X-Request-Id", "")
-    _current.set(sent if re.fullmatch(r"[\w.:-]{1,128}", sent, re.ASCII) else uuid.uuid4().hex)
+    _current.set(sent if re.fullmatch(r"(?!sk-)[\w.:-]{1,128}", sent, re.ASCII) else uuid.uuid4().hex)
     return await handler(request)
 
 

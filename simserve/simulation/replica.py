@@ -7,7 +7,7 @@ pass before anything happens. A request that arrives in the middle shortens the 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from itertools import accumulate
 from typing import Protocol
 
@@ -209,7 +209,12 @@ class Replica:
         if run is None:
             now = self._env.now
         else:
-            self._finish(run)
+            if self._planned is None:
+                if run.plan.repeat > 1:
+                    self._scheduler.settle(run.plan, len(run.ends_s))
+                if self._async:
+                    self._planned = self._schedule()
+            self._complete(run)
             now = run.end_s
         plan = self._planned
         if plan is None:
@@ -229,15 +234,6 @@ class Replica:
         else:
             self._run = None
 
-    def _finish(self, run: Run) -> None:
-        plan = run.plan
-        if self._planned is None:
-            if plan.repeat > 1:
-                self._scheduler.settle(plan, len(run.ends_s))
-            if self._async:
-                self._planned = self._schedule()
-        self._complete(run)
-
     def _complete(self, run: Run) -> None:
         plan, end_s = run.plan, run.end_s
         finished = self._scheduler.complete(plan)
@@ -254,12 +250,12 @@ class Replica:
         if steps > 1 and not self._somebody_came():
             run = Run(plan, now, self._timer.decode_steps_s(plan.num_decodes, plan.decode_context_tokens, steps))
         else:
-            chunks: Sequence[tuple[int, int]] = ()
-            if plan.chunks:
-                chunks = [(chunk.tokens, chunk.context_tokens) for chunk in plan.chunks]
-                for chunk in plan.chunks:
-                    if chunk.request.scheduled_s != chunk.request.scheduled_s:  # NaN: its first step
-                        chunk.request.scheduled_s = now
+            chunks = []
+            for chunk in plan.chunks:
+                chunks.append((chunk.tokens, chunk.context_tokens))
+                request = chunk.request
+                if request.scheduled_s != request.scheduled_s:  # NaN: its first step
+                    request.scheduled_s = now
             decodes = plan.num_decodes
             sampled = decodes + plan.num_sampled_chunks
             run = Run(plan, now, [self._timer.step_s(decodes, plan.decode_context_tokens, chunks, sampled)])

@@ -115,11 +115,15 @@ def test_it_starts_serves_logs_and_ends_on_ctrl_c() -> None:
         os.kill(server.process.pid, 0)
 
 
+def connected(server: Server) -> socket.socket:
+    host, port = server.url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=10)
+
+
 @contextmanager
 def streaming(server: Server, tokens: int) -> Iterator[socket.socket]:
     """A client in the middle of a stream."""
-    host, port = server.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as client:
+    with connected(server) as client:
         body = json.dumps({"prompt": "hello", "max_tokens": tokens, "stream": True}).encode()
         head = f"Host: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         client.sendall(b"POST /v1/completions HTTP/1.1\r\n" + head.encode() + body)
@@ -254,3 +258,20 @@ class TestTheRealEngine:
     def test_what_it_cannot_do_is_one_sentence(self, options: list[str], said: str) -> None:
         pytest.importorskip("torch", reason="the real engine needs torch: pip install simserve[torch]")
         assert said in refused("--engine", "torch", *options)
+
+
+def test_a_console_that_nobody_reads_stops_nothing() -> None:
+    """Its pipe is full after some hundred requests; thousands are answered."""
+    with running("--verbose") as server, connected(server) as connection:
+        connection.settimeout(START_S)
+        answers = connection.makefile("rb")
+        for _ in range(3000):
+            connection.sendall(b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert answers.readline() == b"HTTP/1.1 200 OK\r\n"
+            length = 0
+            while (line := answers.readline()) != b"\r\n":
+                length = int(line.split()[1]) if line.lower().startswith(b"content-length") else length
+            answers.read(length)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(timeout=START_S) == 0
+        assert 100 < server.process.stdout.read().count('"GET /version" 200') < 3000

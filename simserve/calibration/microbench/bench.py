@@ -112,7 +112,10 @@ class Series(Generic[Key]):
         return timings
 
     def _block(self, call: Call, block_s: float) -> Block:
-        call()
+        """One call if no more are asked for, which needs no estimate: whole steps are too long to be made in vain."""
+        if block_s == 0:
+            call()
+            return 1, True
         estimate_s = self._bench.stopwatch.estimate_s(call)
         return min(max(round(block_s / max(estimate_s, 1e-9)), 1), MOST_CALLS), estimate_s >= SINGLY_S
 

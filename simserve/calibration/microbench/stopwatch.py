@@ -30,7 +30,7 @@ class Stopwatch(Protocol):
         ...
 
     def estimate_s(self, call: Call) -> float:
-        """Seconds of one call, roughly, after it was warmed up."""
+        """Seconds of one call, roughly; warms it up before."""
         ...
 
 

@@ -1,6 +1,7 @@
 """What is logged, how it is written, and when a file is put aside.
 
-``setup`` follows the settings, ``formats`` makes lines, ``files`` rotates, ``access`` tells of each request.
+``setup`` follows the settings, ``formats`` makes lines, ``background`` has them written, ``files`` rotates, ``access``
+tells of each request.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """One line for each request when it ends: who asked for what, how it went and how long it took.
 
-What clients send is not in it, but for the path; headers and query strings, where keys could stand, never are.
+What clients send is not in it, but for the path and their name for the request; headers and query strings, where keys
+could stand, never are, and what looks like a key in a path is struck out.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from aiohttp import web
 
 from simserve.server.errors import Handler
 from simserve.server.request_ids import current_request_id
+from simserve.server.secrecy import without_keys
 
 log = logging.getLogger("simserve.access")
 
@@ -47,11 +49,12 @@ async def access_log(request: web.Request, handler: Handler) -> web.StreamRespon
 
 
 def _write(request: web.Request, status: int, duration_s: float) -> None:
+    path = _printable(request.path)
     fields: dict[str, object] = {
         "request_id": current_request_id(),
         "remote": request.remote,
         "method": request.method,
-        "path": request.path,
+        "path": path,
         "status": status,
         "duration_ms": round(duration_s * 1e3, 3),
         **request.get(NOTES, {}),
@@ -61,7 +64,7 @@ def _write(request: web.Request, status: int, duration_s: float) -> None:
         '%s "%s %s" %d %.1f ms %s%s',
         request.remote,
         request.method,
-        _printable(request.path),
+        path,
         status,
         duration_s * 1e3,
         current_request_id(),
@@ -71,5 +74,7 @@ def _write(request: web.Request, status: int, duration_s: float) -> None:
 
 
 def _printable(path: str) -> str:
-    """A path that cannot pretend to be a line of its own."""
-    return "".join(letter if letter.isprintable() else "?" for letter in path)
+    """A path that cannot pretend to be a line of its own, without a key that somebody put into it."""
+    if not path.isprintable():
+        path = "".join(letter if letter.isprintable() else "?" for letter in path)
+    return without_keys(path)

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from simserve.errors import ConfigError
+from simserve.server.logs.background import write_all
 from simserve.server.settings.sections import Retention, Rotation
 
 STAMP = "%Y-%m-%d_%H-%M-%S"
@@ -31,11 +32,22 @@ class LogFile(logging.handlers.WatchedFileHandler):
         except OSError as error:
             raise ConfigError(f"logging.path: {path} cannot be written ({error.strerror})") from None
 
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line."""
+        self.write(f"{self.format(record)}\n")
+
+    def write(self, text: str) -> None:
+        """Write whole lines, in one piece, or none: see :class:`simserve.server.logs.background.LineSink`."""
+        self.reopenIfNeeded()
+        if text:
+            write_all(self.stream.fileno(), text.encode(errors="backslashreplace"))
+
 
 class RotatingFile(LogFile):
     """Puts the file aside, under its name and the time, as ``rotation`` says, and keeps as many as ``retention`` says.
 
-    A file from before counts as young as it was last written to.
+    It looks whether it is time for that whenever it is to write, be it nothing: other processes may write to the file,
+    too. A file from before counts as young as it was last written to.
     """
 
     def __init__(self, path: Path, rotation: Rotation, retention: Retention | None) -> None:
@@ -46,13 +58,13 @@ class RotatingFile(LogFile):
         super().__init__(path)
         self.forget()
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write a line, into a new file if it is time for one."""
-        self.rotate_if_due()
-        super().emit(record)
+    def write(self, text: str) -> None:
+        """Write whole lines, or none, into a new file if it is time for one."""
+        self._rotate_if_due()
+        super().write(text)
 
-    def rotate_if_due(self) -> None:
-        """Put the file aside if it is large or old enough; call it now and then where other processes write too."""
+    def _rotate_if_due(self) -> None:
+        """Put the file aside if it is large or old enough."""
         try:
             size = self._path.stat().st_size
         except FileNotFoundError:

@@ -7,25 +7,27 @@ import sys
 
 from aiohttp.http_exceptions import HttpProcessingError
 
+from simserve.server.logs.background import BackgroundHandler, Console
 from simserve.server.logs.files import LogFile, RotatingFile
 from simserve.server.logs.formats import JsonFormat, TextFormat
 from simserve.server.settings import LoggingSection
 
 
 def set_up_logging(settings: LoggingSection, *, rotate: bool = True) -> list[logging.Handler]:
-    """Log to the console, to a file, to both or to neither; returns the handlers.
+    """Log to the console, to a file, to both or to neither; returns the handlers, which write in the background.
 
     Of several processes that write to the same file, all but one say ``rotate=False``.
     Raises :class:`simserve.errors.ConfigError` if the file cannot be written.
     """
     handlers: list[logging.Handler] = []
     if settings.console:
-        console = logging.StreamHandler(sys.stdout)
+        console = BackgroundHandler(Console(sys.stdout))
         console.setFormatter(JsonFormat() if settings.format == "json" else TextFormat(bare=True))
         handlers.append(console)
     if settings.path is not None:
         rotation = settings.rotation if rotate else None
-        file = RotatingFile(settings.path, rotation, settings.retention) if rotation else LogFile(settings.path)
+        sink = RotatingFile(settings.path, rotation, settings.retention) if rotation else LogFile(settings.path)
+        file = BackgroundHandler(sink)
         file.setFormatter(JsonFormat() if settings.format == "json" else TextFormat())
         handlers.append(file)
     logging.basicConfig(handlers=handlers or [logging.NullHandler()], level=logging.WARNING, force=True)

@@ -21,7 +21,6 @@ from simserve.server.auth import warn_if_open
 from simserve.server.errors import errors_as_objects
 from simserve.server.failures import Failures
 from simserve.server.limits import Drain
-from simserve.server.logs.files import RotatingFile
 from simserve.server.models import ModelPool
 from simserve.server.operations import Operations
 from simserve.server.run import log_when_idle, settle_memory, url_of
@@ -40,8 +39,6 @@ MOST_SHORT_LIVES = 3
 
 STOP_S = 5.0
 """How long a worker may take to end once its requests have."""
-
-ROTATION_CHECK_S = 1.0
 
 
 async def serve_with_workers(
@@ -105,7 +102,7 @@ class _Workers:
         """Work until a signal comes; raises :class:`SimServeError` if workers cannot be kept alive."""
         count = self._settings.server.workers
         keepers = [asyncio.create_task(self._keep(number)) for number in range(1, count + 1)]
-        chores = [asyncio.create_task(_rotate_logs())]
+        chores: list[asyncio.Task[None]] = []
         try:
             if not await self._all_ready(count, signals):
                 return
@@ -198,12 +195,3 @@ class _Workers:
             with suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
-
-
-async def _rotate_logs() -> None:
-    """Put the log file aside when it is due, also while only workers write to it."""
-    files = [handler for handler in logging.getLogger().handlers if isinstance(handler, RotatingFile)]
-    while files:
-        await asyncio.sleep(ROTATION_CHECK_S)
-        for file in files:
-            file.rotate_if_due()

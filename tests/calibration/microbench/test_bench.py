@@ -41,7 +41,7 @@ class Disturbed(Guard):
 
 def in_turn(*values: object) -> Callable[[], object]:
     """A call that takes each of ``values``, after those that warm it up, and the last for ever."""
-    left = [values[0], values[0], *values]
+    left = [values[0], *values]
     return lambda: left.pop(0) if len(left) > 1 else left[0]
 
 

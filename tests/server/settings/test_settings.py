@@ -107,6 +107,14 @@ class TestErrors:
         assert said in str(caught.value)
         assert "\n" not in str(caught.value)
 
+    @pytest.mark.parametrize("section", [*Settings.model_fields, "models.available.a", "auth.keys.0"])
+    def test_an_unknown_key_of_any_section(self, file: Path, section: str) -> None:
+        first, _, rest = section.partition(".")
+        inside = {"": "{nonsense: 1}", "available.a": "{available: {a: {nonsense: 1}}}"}
+        with pytest.raises(ConfigError) as caught:
+            read(file, f"{first}:\n  {inside.get(rest, '{keys: [{key: k, nonsense: 1}]}')}")
+        assert str(caught.value).startswith(f"{file}, line 2: {section}.nonsense is not a key; known are ")
+
     def test_a_key_is_never_repeated(self, file: Path) -> None:
         for text in ("auth: {secret_key: sk-too-short}", "auth: {keys: [[sk-too-short]]}", "auth: {keys: {a: sk-too}}"):
             with pytest.raises(ConfigError) as caught:
