@@ -23,7 +23,7 @@ from simserve.engines.streams import TokenStream
 from simserve.hardware import load_hardware
 from simserve.metrics.rolling import RollingDurations
 from simserve.models import load_model
-from simserve.server.run import listening, settle_memory
+from simserve.server.run import listening, settle_process
 from simserve.server.simulated import simulated_over
 from simserve.simulation import prepare
 
@@ -102,7 +102,7 @@ async def serve(count: int, batch: int, tokens_per_s: float) -> None:
     due, late = [DueTimes(engine) for engine in engines], WriteLateness(engines)
     loop = asyncio.get_running_loop()
     async with listening(simulated_over(model, Spread(engines), [model.name]), "127.0.0.1", 0) as url:
-        settle_memory()
+        settle_process()
         print(url.rsplit(":", 1)[1], flush=True)
         while await loop.run_in_executor(None, sys.stdin.readline) != "stop\n":
             late.look()

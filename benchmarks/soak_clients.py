@@ -7,20 +7,28 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import socket
 import struct
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 HOST = "127.0.0.1"
+KEY = "sk-soak-0123456789abcdef"
 READ_BYTES = 65536
 PATIENCE_S = 30.0
+NICE = 10
+"""The abusers' own work must not keep the server, or who measures it, from the processor: elsewhere they would have
+machines of their own."""
 
 
-def request_bytes(path: str, body: bytes, *headers: str) -> bytes:
-    lines = [f"POST {path} HTTP/1.1", "Host: x", "Content-Type: application/json", f"Content-Length: {len(body)}"]
+def request_bytes(path: str, body: bytes, *headers: str, authorization: str = f"Bearer {KEY}") -> bytes:
+    about_body = ("Content-Type: application/json", f"Content-Length: {len(body)}")
+    lines = [f"POST {path} HTTP/1.1", "Host: x", f"Authorization: {authorization}", *about_body]
     return "\r\n".join([*lines, *headers, "", ""]).encode() + body
 
 
@@ -108,20 +116,10 @@ async def send_nonsense(port: int, rng: random.Random) -> None:
 async def guess_keys(port: int, rng: random.Random) -> None:
     """Try keys by the dozen over one connection."""
     for _ in range(20):
-        header = f"Authorization: {rng.choice(['Bearer', 'Basic', ''])} {rng.randbytes(12).hex()}"
+        guess = f"{rng.choice(['Bearer', 'Basic', ''])} {rng.choice(['sk-', KEY[:-1], ''])}{rng.randbytes(12).hex()}"
         body = completion(rng, max_tokens=1, stream=False)
-        await _exchange(port, request_bytes("/v1/completions", body, header))
-
-
-async def say_nothing(port: int, rng: random.Random) -> None:
-    """Open a connection, send nothing or the half of a request, and keep it for a while."""
-    _, writer = await asyncio.open_connection(HOST, port)
-    try:
-        if rng.random() < 0.5:
-            writer.write(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Le")
-        await asyncio.sleep(rng.uniform(1, 20))
-    finally:
-        writer.close()
+        if b" 200 " in (await _exchange(port, request_bytes("/v1/completions", body, authorization=guess)))[:20]:
+            raise PermissionError(f"the server took {guess!r} for a key")
 
 
 async def look_around(port: int, rng: random.Random) -> None:
@@ -129,7 +127,8 @@ async def look_around(port: int, rng: random.Random) -> None:
     path = rng.choice(["/metrics", "/status", "/trace", "/dashboard", "/dashboard/events", "/v1/models", "/clock"])
     reader, writer = await asyncio.open_connection(HOST, port)
     try:
-        writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        head = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nConnection: close\r\n\r\n"
+        writer.write(head.encode())
         async with asyncio.timeout(rng.uniform(0.1, 3)):
             while await reader.read(READ_BYTES):
                 pass
@@ -139,16 +138,17 @@ async def look_around(port: int, rng: random.Random) -> None:
         writer.close()
 
 
-async def _exchange(port: int, data: bytes) -> None:
+async def _exchange(port: int, data: bytes) -> bytes:
     """Send all of ``data``, unless the server has had enough, and read the beginning of its answer."""
     reader, writer = await asyncio.open_connection(HOST, port)
     try:
         async with asyncio.timeout(PATIENCE_S):
             writer.write(data)
             writer.write_eof()
-            await asyncio.gather(writer.drain(), reader.read(READ_BYTES), return_exceptions=True)
+            _, answer = await asyncio.gather(writer.drain(), reader.read(READ_BYTES), return_exceptions=True)
+            return answer if isinstance(answer, bytes) else b""
     except TimeoutError:
-        pass
+        return b""
     finally:
         writer.close()
 
@@ -160,7 +160,6 @@ BAD_CLIENTS: dict[str, tuple[Behave, int]] = {
     "read slowly": (read_slowly, 20),
     "send nonsense": (send_nonsense, 3),
     "guess keys": (guess_keys, 3),
-    "say nothing": (say_nothing, 1000),
     "look around": (look_around, 4),
 }
 """By name, with how many of them there are at a time."""
@@ -176,12 +175,12 @@ class Manners:
 
 
 class GoodClient:
-    """Asks for streams, one after the other. ``clock_s`` of the server, in real time, was ``at_wall_s`` of ours."""
+    """Asks for streams, one after the other; the server's clock showed 0 at ``started_wall_s`` of ours."""
 
-    def __init__(self, port: int, clock_s: float, at_wall_s: float) -> None:
+    def __init__(self, port: int, started_wall_s: float) -> None:
         self.seen = Manners()
         self._port = port
-        self._started_wall_s = at_wall_s - clock_s
+        self._started_wall_s = started_wall_s
 
     async def ask(self, rng: random.Random) -> None:
         tokens = rng.randrange(20, 80)
@@ -195,6 +194,9 @@ class GoodClient:
                 if line.startswith(b"data: {"):
                     read_s.append(time.monotonic())
                     metrics = json.loads(line[6:]).get("metrics", metrics)
+        except OSError as error:
+            self.seen.failures.append(f"{type(error).__name__} ({error}) after {len(read_s)} chunks of {tokens}")
+            return
         finally:
             writer.close()
         if metrics is None or len(read_s) != tokens + 2:  # the reason and the metrics come in chunks of their own
@@ -205,16 +207,44 @@ class GoodClient:
             self.seen.late_s.append(read_s[at] - self._started_wall_s - metrics[0][name])
 
 
-def behave_well(port: int, clock_s: float, at_wall_s: float, clients: int, seconds: float) -> Manners:
+def behave_well(port: int, started_wall_s: float, clients: int, seconds: float) -> Manners:
     """Be ``clients`` good clients for so long, in a process that has nothing else to do."""
 
     async def all_of_them() -> Manners:
-        good = GoodClient(port, clock_s, at_wall_s)
+        good = GoodClient(port, started_wall_s)
         until_s = time.monotonic() + seconds
         await asyncio.gather(*(over_and_over(good.ask, until_s, number) for number in range(clients)))
         return good.seen
 
     return asyncio.run(all_of_them())
+
+
+def behave_badly(port: int, seconds: float, seed: int) -> Counter[str]:
+    """Be all bad clients for so long, in a process that makes way for others; returns who did how much."""
+    os.nice(NICE)
+    rng = random.Random(seed)
+    done: Counter[str] = Counter()
+
+    async def all_of_them() -> None:
+        until_s = time.monotonic() + seconds
+        bad = [
+            over_and_over(_counted(name, behave, port, done), until_s, rng.random())
+            for name, (behave, count) in BAD_CLIENTS.items()
+            for _ in range(count)
+        ]
+        await asyncio.gather(*bad)
+
+    asyncio.run(all_of_them())
+    return done
+
+
+def _counted(name: str, behave: Behave, port: int, done: Counter[str]) -> Callable[[random.Random], Awaitable[None]]:
+    async def once(rng: random.Random) -> None:
+        with suppress(ConnectionError, asyncio.IncompleteReadError):  # the server may have had enough of it
+            await behave(port, rng)
+        done[name] += 1
+
+    return once
 
 
 async def over_and_over(act: Callable[[random.Random], Awaitable[None]], until_s: float, seed: float) -> None:

@@ -42,6 +42,7 @@ class EngineOptions:
     as the model's config.json says. ``count_graph_memory`` takes captured graphs from the memory for KV blocks.
     ``front_end`` is what :func:`simserve.latency.front_end.front_end_named` takes. ``host_step_us`` and
     ``host_request_us`` are what the host does around a step, and for each request in it, in microseconds.
+    ``kv_offloading_size`` and ``kv_disk_size`` are GiB of a replica's host for KV; bandwidths are 10^9 bytes a second.
     Raises :class:`ConfigError` for a value that no engine could run with.
     """
 
@@ -74,6 +75,12 @@ class EngineOptions:
     api_server_count: int | None = None
     host_step_us: float | None = None
     host_request_us: float | None = None
+    kv_offloading_size: float | None = None
+    kv_offloading_bandwidth: float | None = None
+    kv_offloading_latency_us: float | None = None
+    kv_disk_size: float | None = None
+    kv_disk_bandwidth: float | None = None
+    kv_disk_latency_us: float | None = None
 
     def __post_init__(self) -> None:
         _at_least_one("--tensor-parallel-size", self.tensor_parallel_size)
@@ -92,6 +99,7 @@ class EngineOptions:
         _one_of("--kv-cache-dtype", self.kv_cache_dtype, ("auto", *KV_CACHE_DTYPES))
         _not_negative("--host-step-us", self.host_step_us)
         _not_negative("--host-request-us", self.host_request_us)
+        _check_tiers(self)
         if self.num_gpu_blocks is not None and self.num_gpu_blocks < 2:
             raise ConfigError("--num-gpu-blocks must be at least 2: one block is never handed out")
         if self.long_prefill_token_threshold is not None and self.long_prefill_token_threshold < 0:
@@ -139,6 +147,24 @@ scheduling 29 %, with Llama-3-8B on an H100 (blog.vllm.ai, 2024-09-05). At 10 re
 each. Up to 0.1 the sampler went through requests one by one. Doing without raised 3.70 to 4.77 requests/s of some 240
 tokens (pull request 820, August 2023; a 13B model on an A100), which is 0.25 ms for each token.
 """
+
+
+def _check_tiers(options: EngineOptions) -> None:
+    for name in ("kv_offloading_size", "kv_offloading_bandwidth", "kv_disk_size", "kv_disk_bandwidth"):
+        value = getattr(options, name)
+        if value is not None and not 0 < value < float("inf"):
+            raise ConfigError(f"--{name.replace('_', '-')} must be more than 0, not {value}")
+    _not_negative("--kv-offloading-latency-us", options.kv_offloading_latency_us)
+    _not_negative("--kv-disk-latency-us", options.kv_disk_latency_us)
+    for tier, upper in (("kv_disk", "kv_offloading_size"), ("kv_offloading", "kv_offloading_size")):
+        given = [f"{tier}_{what}" for what in ("size", "bandwidth", "latency_us")]
+        first = next((name for name in given if getattr(options, name) is not None), None)
+        if first is not None and getattr(options, upper) is None:
+            flags = [f"--{name.replace('_', '-')}" for name in (first, upper)]
+            raise ConfigError(f"{flags[0]} needs {flags[1]}: KV comes to the host's memory first")
+    for what in ("bandwidth", "latency_us"):
+        if getattr(options, f"kv_disk_{what}") is not None and options.kv_disk_size is None:
+            raise ConfigError(f"--kv-disk-{what.replace('_', '-')} needs --kv-disk-size: without it there is no disk")
 
 
 def _at_least_one(flag: str, value: int | None) -> None:

@@ -1,7 +1,12 @@
-"""Where the files shipped with SimServe lie: in a clone at the top, in an installed wheel inside the package."""
+"""What the installation and the machine provide: the files shipped with SimServe, and how many files may be open.
+
+The shipped ones lie in a clone at the top, in an installed wheel inside the package.
+"""
 
 from __future__ import annotations
 
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -27,3 +32,15 @@ def _find(package_dir: Path, kind: DataKind) -> Path:
     if not installed.is_dir():
         raise SimServeError(f"{installed} is missing: reinstall SimServe, its {kind} were not packaged")
     return installed
+
+
+def allow_many_connections() -> None:
+    """Raise the soft limit of open files to the hard one: each connection is one."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

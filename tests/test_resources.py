@@ -1,7 +1,9 @@
-"""The shipped files are found in a clone and in an installed wheel."""
+"""The shipped files are found in a clone and in an installed wheel; as many files may be open as the machine allows."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,3 +42,15 @@ def test_a_broken_installation_says_what_to_do(tmp_path: Path) -> None:
 def _folder(path: Path) -> Path:
     path.mkdir(parents=True)
     return path
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+def test_as_many_files_may_be_open_as_the_machine_allows() -> None:
+    script = (
+        "import resource; from simserve.resources import allow_many_connections as allow\n"
+        "_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))\n"
+        "allow(); print(resource.getrlimit(resource.RLIMIT_NOFILE)[0] == hard)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"

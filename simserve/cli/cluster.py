@@ -108,7 +108,9 @@ def simulated_cluster(args: argparse.Namespace, spec: ClusterSpec, on_progress: 
     warnings = rejections(summary, max(each.max_model_len for each in done.descriptions))
     result = {**cluster_object(done, summary, bands), **requests.labels}
     names = np.array([member.name for member in done.members] + [None])
-    return SimulatedCluster(result, summary, bands, done, warnings, {"replica": names[done.places.member]})
+    return SimulatedCluster(
+        result, summary, bands, done, warnings, {"replica": names[done.places.member], **done.columns}
+    )
 
 
 def show(run: SimulatedCluster, width: int | None) -> None:
@@ -116,7 +118,7 @@ def show(run: SimulatedCluster, width: int | None) -> None:
     from rich.console import Console, Group
 
     from simserve.metrics.latency import DEFINITIONS
-    from simserve.metrics.tables import latency_table, load_lines
+    from simserve.metrics.tables import feature_table, latency_table, load_lines
     from simserve.simulation.cluster.report import group_rows, tenant_rows
 
     result, summary, bands = run.done, run.summary, run.bands
@@ -136,6 +138,8 @@ def show(run: SimulatedCluster, width: int | None) -> None:
         _table("group", group_rows(result), GROUP_COLUMNS),
         _replica_table(result),
     ]
+    if result.figures:
+        parts.append(feature_table(result.figures))
     if result.tenants:
         columns = ("requests", "finished", "output_tokens", "mean_ttft_ms", "p99_ttft_ms", "good_fraction")
         parts.append(_table("tenant", tenant_rows(result), columns))

@@ -6,6 +6,7 @@ import argparse
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
+from simserve.cli.feature_options import add_feature_arguments
 from simserve.config import DTYPE_NAMES, KV_CACHE_DTYPES, PRESETS, QUANTIZATIONS, EngineOptions
 from simserve.errors import ConfigError
 
@@ -95,6 +96,7 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     _add_switch(group, "--async-scheduling", "plan a step while the one before it runs")
     _add_front_end_arguments(parser)
     _add_host_arguments(parser)
+    add_feature_arguments(parser)
     _add_policy_arguments(parser)
 
 

@@ -23,7 +23,6 @@ from simserve.errors import WorkloadError
 
 if TYPE_CHECKING:
     from simserve.metrics.bands import Bands
-    from simserve.metrics.records import RunDescription
     from simserve.metrics.result import Result
     from simserve.metrics.summary import Summary
     from simserve.simulation import SimulationResult
@@ -100,11 +99,12 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(to_json(run.result), end="")
     elif isinstance(run, Simulated):
-        _print_tables(run.summary, run.done.description, run.bands)
+        _print_tables(run)
     else:
         show(run, None if sys.stdout.isatty() else PIPE_COLUMNS)
     if args.out:
-        paths = write_run(args.out, run.done.records, run.result, None if isinstance(run, Simulated) else run.beside)
+        beside = run.done.columns if isinstance(run, Simulated) else run.beside
+        paths = write_run(args.out, run.done.records, run.result, beside)
         print(f"wrote {', '.join(map(str, paths))}", file=sys.stderr)
     return 0
 
@@ -130,7 +130,7 @@ def simulated(args: argparse.Namespace, on_progress: Progress | None = None) -> 
     warnings = rejections(summary, done.description.max_model_len)
     if not done.description.api_server_count:
         warnings += _full_front_end(summary)
-    result = result_object(summary, done.description, bands) | requests.labels
+    result = result_object(summary, done.description, bands) | done.figures | requests.labels
     return Simulated(result, summary, bands, done, warnings)
 
 
@@ -171,12 +171,15 @@ def _full_front_end(summary: Summary) -> list[str]:
     ]
 
 
-def _print_tables(summary: Summary, description: RunDescription, bands: Bands) -> None:
+def _print_tables(run: Simulated) -> None:
     from rich.console import Console
 
-    from simserve.metrics.tables import report
+    from simserve.metrics.tables import feature_table, report
 
-    Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS).print(report(summary, description, bands))
+    console = Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS)
+    console.print(report(run.summary, run.done.description, run.bands))
+    if run.done.figures:
+        console.print(feature_table(run.done.figures))
 
 
 @contextmanager

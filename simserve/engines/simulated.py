@@ -34,10 +34,12 @@ from simserve.hardware import HardwareProfile
 from simserve.metrics.rolling import RollingDurations
 from simserve.models import ModelSpec
 from simserve.scheduling import Request
+from simserve.scheduling.fetching import FetchingVllmV1
 from simserve.simulation import EngineSetup, Run, prepare
 from simserve.simulation.arrivals import Moment
-from simserve.simulation.build import new_front_end, new_replica
-from simserve.simulation.simulate import describe
+from simserve.simulation.features.build import new_replica
+from simserve.simulation.features.counts import Counts
+from simserve.simulation.simulate import describe, new_front_end
 from simserve.workload import block_hashes
 
 log = logging.getLogger("simserve.engines")
@@ -183,20 +185,6 @@ class PacedEngine(ABC):
 
     # The simulation's side.
 
-    def _sent(
-        self, sampled: list[LiveRequest], last: list[LiveRequest], sent_s: float, report: StepReport | None
-    ) -> None:
-        """A step's tokens are due; those in ``last`` end with them, but for who was given up meanwhile."""
-        ended = [request for request in last if self._live.pop(str(request.request_id), None) is not None]
-        self._hand_out.add(sampled, ended, sent_s, self.clock.wall_s(sent_s))
-        self._completed += len(ended)
-        if report is not None:
-            endings = [finished(request) for request in ended]
-            for observer in self._observers:
-                observer.step_done(report)
-                for ending in endings:
-                    observer.ended(ending)
-
     def _turn(self, until_wall_s: float) -> float:
         """What is due now, in the order of simulated time; see :data:`simserve.engines.pacer.Turn`."""
         self._take_aborts()
@@ -289,7 +277,7 @@ class SimulatedEngine(PacedEngine):
         self._scheduler = scheduler
         self._preemptions = 0
         self._front_end = new_front_end(setup, env, self)
-        self._replica = new_replica(setup, env, scheduler, self._front_end or self, list_decodes=True)
+        self._replica = new_replica(setup, env, scheduler, self._front_end or self, Counts(), list_decodes=True)
         if self._front_end is not None:
             self._front_end.connect(self._replica, self._replica.submit)
         self._door = self._front_end or self._replica
@@ -308,6 +296,8 @@ class SimulatedEngine(PacedEngine):
         waiting = len(self._scheduler.waiting) + len(self._arrivals) + len(self._hashing)
         if self._front_end is not None:
             waiting += self._front_end.ingesting_requests
+        if isinstance(self._scheduler, FetchingVllmV1):
+            waiting += self._scheduler.fetching_requests
         return EngineStatus(
             clock_s=self.clock.now_s(),
             waiting_requests=waiting,
@@ -339,6 +329,20 @@ class SimulatedEngine(PacedEngine):
             Moment(self._env, sent_s, lambda _: self._sent(sampled, ended, sent_s, report))
         else:
             self._sent(sampled, ended, sent_s, report)
+
+    def _sent(
+        self, sampled: list[LiveRequest], last: list[LiveRequest], sent_s: float, report: StepReport | None
+    ) -> None:
+        """A step's tokens are due; those in ``last`` end with them, but for who was given up meanwhile."""
+        ended = [request for request in last if self._live.pop(str(request.request_id), None) is not None]
+        self._hand_out.add(sampled, ended, sent_s, self.clock.wall_s(sent_s))
+        self._completed += len(ended)
+        if report is not None:
+            endings = [finished(request) for request in ended]
+            for observer in self._observers:
+                observer.step_done(report)
+                for ending in endings:
+                    observer.ended(ending)
 
     def _is_quiet(self) -> bool:
         return self._replica.is_idle and self._env.peek() == math.inf  # nor is anything in a front end

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
@@ -68,6 +69,16 @@ def _latency_cells(values: Distribution) -> list[str]:
 
 def _milliseconds(seconds: float) -> str:
     return "-" if math.isnan(seconds) else f"{seconds * 1000:,.2f}"
+
+
+def feature_table(figures: Mapping[str, int | float]) -> Table:
+    """What features that not every engine has did, by the keys of the result."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("features", no_wrap=True)
+    table.add_column("", justify="right")
+    for name, value in figures.items():
+        table.add_row(name.replace("_", " "), f"{value:,}" if isinstance(value, int) else f"{value:,.3f}")
+    return table
 
 
 def load_lines(summary: Summary, bands: Bands) -> list[tuple[str, str]]:

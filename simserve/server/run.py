@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Protocol
@@ -14,6 +15,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from simserve.engines.base import EngineStatus
+from simserve.resources import allow_many_connections
 from simserve.server.app import build_app
 from simserve.server.auth import warn_if_open
 from simserve.server.failures import Failures
@@ -34,6 +36,8 @@ LINGERING_S = 1.0
 """How long the rest of a body that nobody wants is read, so that its sender sees the answer."""
 GC_YOUNG_OBJECTS = 50_000
 """Of which so many more must be there than at the last time before the collector looks again; Python's own: 700."""
+THREADS_TURN_S = 0.0002
+"""How long a thread may keep the interpreter when another one waits for it; Python's own: 5 ms."""
 DEFAULTS = Settings()
 
 
@@ -42,6 +46,7 @@ def serve(models: ModelPool, settings: Settings, on_listening: Callable[[str], N
 
     Port 0 takes any free port. Raises :class:`ConfigError` if host or port cannot be listened on.
     """
+    allow_many_connections()  # workers inherit it
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(_serve_until_signal(models, settings, on_listening))
 
@@ -54,12 +59,14 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-def settle_memory() -> None:
-    """Have the garbage collector work seldom: it holds up all streams for as long as it takes, which was up to 30 ms.
+def settle_process() -> None:
+    """Have neither the garbage collector nor other threads hold up all streams for long: either was up to 30 ms.
 
-    What is there now stays and need not be looked through again. Reference counts free nearly all that a request
-    leaves behind, so that little is left to collect.
+    The collector works seldom. What is there now stays and need not be looked through again; reference counts free
+    nearly all that a request leaves behind, so that little is left to collect. A thread that reads a large body gives
+    way soon: the event loop lets go of the interpreter at each write, and would wait as long as that to get it back.
     """
+    sys.setswitchinterval(THREADS_TURN_S)
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_YOUNG_OBJECTS, *gc.get_threshold()[1:])
@@ -85,7 +92,7 @@ async def _serve_alone(
     warn_if_open(settings.auth, settings.server.host)
     drain = Drain()
     async with listening(models, settings.server.host, settings.server.port, settings, drain) as url:
-        settle_memory()
+        settle_process()
         on_listening(url)
         idle = asyncio.create_task(log_when_idle(models))
         first = await signals.get()

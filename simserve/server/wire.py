@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
-import sys
 import time
 
 from aiohttp import web
@@ -43,7 +41,10 @@ class EventWire:
         self._stalled_s = STALLED_S if stalled_s is None else stalled_s
         self._full_since_s: float | None = None
         self._closed = False
+        self._is_closing = transport.is_closing
+        self._unsent_bytes = transport.get_write_buffer_size
         self._socket = _plain_socket(transport)
+        self._send = None if self._socket is None else self._socket.send
 
     def has_room(self) -> bool:
         """Whether the reader keeps up well enough to be given more; one that has long stopped reading is cut off."""
@@ -72,9 +73,9 @@ class EventWire:
 
     def offer(self, data: bytes) -> bool:
         """Write ``data``, which :meth:`framed` has made, if there is room; whether there was. As quick as can be."""
-        if self._closed or self._transport.is_closing():
+        if self._closed or self._is_closing():
             return False
-        if self._transport.get_write_buffer_size():
+        if self._unsent_bytes():
             if not self.has_room():
                 return False
             self._transport.write(data)
@@ -88,9 +89,9 @@ class EventWire:
 
         uvloop would write at the end of the loop's round only, after all the other streams' frames are made.
         """
-        if self._socket is not None:
+        if self._send is not None:
             try:
-                sent = os.write(self._socket, data)
+                sent = self._send(data)
             except BlockingIOError:
                 sent = 0
             except OSError:
@@ -122,9 +123,16 @@ class EventWire:
             raise ConnectionResetError("the client stopped reading") from None
 
 
-def _plain_socket(transport: asyncio.Transport) -> int | None:
-    """The socket's file, if its bytes are what the transport writes: not so with TLS, nor for write(2) on Windows."""
-    if sys.platform == "win32" or transport.get_extra_info("sslcontext") is not None:
-        return None
+class _BorrowedSocket(socket.socket):
+    """The transport's own socket, to send on. It is the transport's to close, and this object only lets go of it."""
+
+    def __del__(self) -> None:
+        self.detach()
+
+
+def _plain_socket(transport: asyncio.Transport) -> socket.socket | None:
+    """The socket, if bytes sent on it are what the transport would write; not so with TLS."""
     plain = transport.get_extra_info("socket")
-    return None if plain is None else int(plain.fileno())
+    if plain is None or transport.get_extra_info("sslcontext") is not None:
+        return None
+    return _BorrowedSocket(plain.family, plain.type, plain.proto, fileno=plain.fileno())

@@ -146,6 +146,8 @@ class FrontEnd:
     def _send(self, run: Run, steps: int) -> float | Floats:
         """Queue what is not queued yet of the first ``steps`` steps' tokens; how long after each step they are sent."""
         first, self._sent_steps = self._sent_steps, steps
+        if first == steps:
+            return 0.0  # of none: the run was cut short by a failure
         work_s = sent_tokens(run.plan) * self._costs.output_token_s
         # Of successive steps of the same decodes, whose contexts grow, none takes less than the one before.
         shortest_s = run.durations_s[first + 1] if steps - first > 1 else math.inf

@@ -20,6 +20,8 @@ from simserve.latency.front_end import FRONT_END, FrontEndCosts, front_end_named
 from simserve.latency.host import VLLM_V0, VLLM_V1, HostCosts
 from simserve.models import ModelSpec
 from simserve.scheduling import Scheduler, SchedulerLimits
+from simserve.simulation.features.build import policy_with
+from simserve.simulation.features.kv_tiers import TierSizes, tier_sizes
 from simserve.simulation.formats import Formats, formats_of
 from simserve.simulation.memory import with_memory_defaults
 from simserve.simulation.parallelism import (
@@ -60,6 +62,8 @@ class EngineSetup:
     uncertainty: str
     """How far off a predicted step may be, and why, in words."""
     front_end: FrontEndCosts | None
+    tiers: TierSizes | None = None
+    """Of KV below the device, if there are any."""
 
     @property
     def policy_name(self) -> str:
@@ -87,6 +91,7 @@ def prepare(model: ModelSpec, hardware: HardwareProfile, options: EngineOptions,
     """
     policy, options = resolve(with_pipeline_defaults(with_memory_defaults(options, hardware)))
     layout = layout_of(model, policy, options)
+    policy = policy_with(policy, options)
     formats = formats_of(model, hardware, options)
     max_num_seqs, token_budget = _step_limits(model, hardware, policy, options)
     memory = plan_layout(layout, hardware, options, formats, max_num_seqs, token_budget)
@@ -124,6 +129,7 @@ def prepare(model: ModelSpec, hardware: HardwareProfile, options: EngineOptions,
         timer,
         uncertainty,
         front_end,
+        tier_sizes(options, hardware, memory.block_bytes),
     )
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import simpy
 
 from simserve.config import EngineOptions
 from simserve.errors import RequestError
 from simserve.hardware import HardwareProfile
+from simserve.latency.pipeline import PipelineTimer
 from simserve.metrics.records import REJECTED, Records, RunDescription, RunTotals
 from simserve.models import ModelSpec
 from simserve.scheduling import Request
-from simserve.simulation.build import new_front_end, new_replica
+from simserve.simulation.features.build import figures, new_replica
+from simserve.simulation.features.counts import Columns, Counts
+from simserve.simulation.front_end import FrontEnd
+from simserve.simulation.pipeline import BatchGaps
 from simserve.simulation.recorder import Recorder
 from simserve.simulation.replica import Replica, Run, StepObserver
 from simserve.simulation.setup import EngineSetup, prepare
@@ -26,11 +30,17 @@ Progress = Callable[[int, int, float], None]
 
 @dataclass(frozen=True)
 class SimulationResult:
-    """What a run yields: everything shown is computed from these."""
+    """What a run yields: everything shown is computed from these.
+
+    ``figures`` and ``columns`` are those of features that not every engine has, by name; a column has an entry for
+    each request.
+    """
 
     records: Records
     totals: RunTotals
     description: RunDescription
+    figures: Mapping[str, int | float] = field(default_factory=dict)
+    columns: Columns = field(default_factory=dict)
 
 
 def simulate(
@@ -54,7 +64,8 @@ def simulate(
     recorder = Recorder(scheduler, setup.timer, _reporter(on_progress, len(source)))
     observer: StepObserver = recorder if isinstance(source, OpenLoop) else _Answers(recorder, source)
     front_end = new_front_end(setup, env, observer)
-    replica = new_replica(setup, env, scheduler, front_end or observer)
+    counts = Counts()
+    replica = new_replica(setup, env, scheduler, front_end or observer, counts)
     admit = _submitter(replica, recorder, source)
     if front_end is not None:
         front_end.connect(replica, admit)
@@ -66,7 +77,17 @@ def simulate(
     totals = recorder.totals(records)
     if front_end is not None:
         totals = replace(totals, front_end_busy_s=front_end.busy_s)
-    return SimulationResult(records, totals, describe(setup, source.name))
+    description = describe(setup, source.name)
+    return SimulationResult(records, totals, description, figures([setup], counts), counts.columns(len(records)))
+
+
+def new_front_end(setup: EngineSetup, env: simpy.Environment, observer: StepObserver) -> FrontEnd | None:
+    """The front end of an engine, to be connected to its replica; None if ``setup`` has none."""
+    if setup.front_end is None:
+        return None
+    if isinstance(setup.timer, PipelineTimer):
+        observer = BatchGaps(observer)
+    return FrontEnd(env, setup.front_end, setup.options.api_server_count or 1, observer)
 
 
 def describe(setup: EngineSetup, workload_name: str) -> RunDescription:

@@ -6,7 +6,6 @@ import asyncio
 import gc
 import os
 import signal
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -24,6 +23,7 @@ from simserve.bench.wire.encode import Request
 from simserve.bench.wire.exchange import Spool
 from simserve.bench.wire.pool import Pool
 from simserve.errors import SimServeError
+from simserve.resources import allow_many_connections
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection as Pipe
@@ -203,15 +203,3 @@ def _show(counters: Counters, row: int, driver: Driver, health: Health) -> None:
         process_time(),
     )  # fmt: skip
     counters.write(row, values, driver.ttft, driver.itl)
-
-
-def allow_many_connections() -> None:
-    """Raise the soft limit of open files to the hard one: each connection is one."""
-    if sys.platform == "win32":
-        return
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        with suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

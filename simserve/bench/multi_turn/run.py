@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from simserve.bench.load.counters import BINS, Counters, bin_of
 from simserve.bench.load.health import Health
 from simserve.bench.load.run import OnProgress, run_processes
-from simserve.bench.load.worker import allow_many_connections, meet, no_garbage_collection, on_duty, run_child
+from simserve.bench.load.worker import meet, no_garbage_collection, on_duty, run_child
 from simserve.bench.measure.outcome import Failure
 from simserve.bench.multi_turn.clients import ClientOptions, Crowd, first_turns, run_client
 from simserve.bench.multi_turn.conversations import Conversation
@@ -21,6 +21,7 @@ from simserve.bench.tokens import TokenCounter
 from simserve.bench.wire.address import Address
 from simserve.bench.wire.pool import Pool
 from simserve.errors import SimServeError
+from simserve.resources import allow_many_connections
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection as Pipe

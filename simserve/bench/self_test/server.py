@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, cast
 
 import orjson
 
-from simserve.bench.load.worker import allow_many_connections, loop_factory
+from simserve.bench.load.worker import loop_factory
 from simserve.bench.wire.alarm import Alarm
+from simserve.resources import allow_many_connections
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection as Pipe

@@ -23,7 +23,7 @@ from simserve.server.failures import Failures
 from simserve.server.limits import Drain
 from simserve.server.models import ModelPool
 from simserve.server.operations import Operations
-from simserve.server.run import log_when_idle, settle_memory, url_of
+from simserve.server.run import log_when_idle, settle_process, url_of
 from simserve.server.settings import Settings
 from simserve.server.sockets import bound_sockets
 from simserve.server.workers.channel import Message
@@ -106,7 +106,7 @@ class _Workers:
         try:
             if not await self._all_ready(count, signals):
                 return
-            settle_memory()
+            settle_process()
             on_ready()
             chores.append(asyncio.create_task(log_when_idle(self._host.models)))
             first = asyncio.create_task(signals.get())

@@ -16,7 +16,7 @@ from simserve.errors import SimServeError
 from simserve.server.limits import Drain
 from simserve.server.logs import set_up_logging
 from simserve.server.models import available_models
-from simserve.server.run import listening, loop_factory, settle_memory
+from simserve.server.run import listening, loop_factory, settle_process
 from simserve.server.settings import Settings
 from simserve.server.workers.relay import Relay
 from simserve.server.workers.remote import Link, RemoteFailures, RemoteModels, RemoteRates
@@ -54,7 +54,7 @@ async def _work(engines: str, operator: str, settings: Settings) -> int:
         async with models.use(name):
             pass  # now its tokenizer is here, too
     async with listening(models, server.host, server.port, settings, drain, rates, failures, relay, shared=True):
-        settle_memory()
+        settle_process()
         link.channel.send({"op": "ready"})
         await asyncio.wait((link.draining, link.stopped), return_when=asyncio.FIRST_COMPLETED)
         if link.draining.done():

@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable
 from enum import Enum
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import simpy
 
 from simserve.errors import RequestError
 from simserve.scheduling import Request, Scheduler
-from simserve.simulation.build import new_front_end, new_replica
 from simserve.simulation.cluster.groups import Group
 from simserve.simulation.cluster.recorder import GroupRecorder
+from simserve.simulation.features.build import new_replica
+from simserve.simulation.features.counts import Counts
 from simserve.simulation.front_end import FrontEnd
 from simserve.simulation.replica import Run
+from simserve.simulation.simulate import new_front_end
 
 
 class State(Enum):
@@ -62,8 +64,11 @@ class Member:
     """The replica with number ``index`` of all, which is number ``number`` of ``group``.
 
     A member that fails or is stopped comes back as a new engine: nothing is cached. ``may_halt`` as for a replica;
-    ``is_replaceable`` if somebody may start it again once it is stopped.
+    ``is_replaceable`` if somebody may start it again once it is stopped. What its features do is added to ``counts``.
     """
+
+    list_decodes: ClassVar[bool] = False
+    """As for a replica."""
 
     def __init__(
         self,
@@ -75,6 +80,7 @@ class Member:
         *,
         may_halt: bool,
         is_replaceable: bool,
+        counts: Counts,
     ) -> None:
         self.index = index
         self.number = number
@@ -96,6 +102,7 @@ class Member:
         self._env = env
         self._recorder = recorder
         self._may_halt = may_halt
+        self._counts = counts
         self._observers: list[MemberObserver] = []
         self._least_free_blocks = group.setup.limits.num_blocks - 1
         self._front_end_busy_s = 0.0
@@ -113,6 +120,11 @@ class Member:
         return self.group.setup.limits.num_blocks - 1 - least
 
     @property
+    def ingesting_requests(self) -> int:
+        """Requests that its front end has and its engine does not yet."""
+        return self._front_end.ingesting_requests if self._front_end else 0
+
+    @property
     def front_end_busy_s(self) -> float:
         """For how long the busiest process of its front end has worked."""
         return self._front_end_busy_s + (self._front_end.busy_s if self._front_end else 0.0)
@@ -126,6 +138,10 @@ class Member:
             self._admit(request)
         else:
             self._front_end.submit(request)
+
+    def abort(self, request_id: Hashable) -> None:
+        """Drop a request that it was given; its KV blocks are free when the next step is planned, at the latest."""
+        (self._front_end or self.replica).abort(request_id)
 
     def run_done(self, run: Run, finished: list[Request]) -> None:
         """See :class:`simserve.simulation.replica.StepObserver`."""
@@ -187,7 +203,15 @@ class Member:
         self.scheduler: Scheduler = setup.new_scheduler()
         self.most_tokens = self.scheduler.most_tokens
         self._front_end: FrontEnd | None = new_front_end(setup, self._env, self)
-        self.replica = new_replica(setup, self._env, self.scheduler, self._front_end or self, may_halt=self._may_halt)
+        self.replica = new_replica(
+            setup,
+            self._env,
+            self.scheduler,
+            self._front_end or self,
+            self._counts,
+            list_decodes=self.list_decodes,
+            may_halt=self._may_halt,
+        )
         if self._front_end is not None:
             self._front_end.connect(self.replica, self._admit)
 

@@ -48,13 +48,8 @@ class GroupRecorder(Recorder):
 
     def finish(self, request: Request, status: int) -> None:
         """See :meth:`Recorder.finish`; tokens that were moved into the prompt are the answer's again."""
-        moved = request.moved_tokens
-        if moved:
-            request.moved_tokens = 0
-            self.moved_tokens += moved
-            request.input_tokens -= moved
-            request.produced_tokens += moved
-            request.output_tokens += moved
+        if request.moved_tokens:
+            self.moved_tokens += give_back_moved(request)
         self._places += PLACE_ROW(request.request_id, self.member, request.tenant, request.retries)
         super().finish(request, status)
 
@@ -64,6 +59,15 @@ class GroupRecorder(Recorder):
     def places(self) -> npt.NDArray[np.float64]:
         """(row, member, tenant, retries) of each request, unsorted."""
         return np.frombuffer(self._places).reshape(-1, 4)
+
+
+def give_back_moved(request: Request) -> int:
+    """Make the tokens that were moved into the prompt the answer's again; how many these are."""
+    moved, request.moved_tokens = request.moved_tokens, 0
+    request.input_tokens -= moved
+    request.produced_tokens += moved
+    request.output_tokens += moved
+    return moved
 
 
 def merged_records(recorders: Sequence[GroupRecorder]) -> tuple[Records, Places]:

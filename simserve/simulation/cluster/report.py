@@ -39,6 +39,7 @@ def cluster_object(result: ClusterResult, summary: Summary, bands: Bands) -> Map
         "cached_tokens": totals.cached_tokens,
         "computed_prefill_tokens": totals.computed_prefill_tokens,
         "steps": totals.steps,
+        **result.figures,
         "bands": bands.basis,
         "groups": group_rows(result),
         "replicas": [asdict(member) | {"busy_fraction": member.busy_fraction} for member in result.members],

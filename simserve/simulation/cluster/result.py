@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ from simserve.simulation.cluster.autoscaler import ScalingDecision
 from simserve.simulation.cluster.member import Member
 from simserve.simulation.cluster.recorder import Places, merged_records
 from simserve.simulation.cluster.spec import TenantSpec
+from simserve.simulation.features.build import figures
+from simserve.simulation.features.counts import Columns
 from simserve.simulation.simulate import describe
 
 if TYPE_CHECKING:
@@ -59,6 +62,9 @@ class ClusterResult:
     router: str
     moved_tokens: int
     """Of answers, that were computed again as part of the prompt after a failure."""
+    figures: Mapping[str, int | float]
+    columns: Columns
+    """As of :class:`simserve.simulation.simulate.SimulationResult`, of all members."""
 
 
 def result_of(cluster: Cluster, workload_name: str) -> ClusterResult:
@@ -78,6 +84,8 @@ def result_of(cluster: Cluster, workload_name: str) -> ClusterResult:
         decisions=tuple(decision for scaler in cluster.autoscalers for decision in scaler.decisions),
         router=cluster.spec.router.policy,
         moved_tokens=sum(recorder.moved_tokens for recorder in cluster.recorders),
+        figures=figures([group.setup for group in cluster.groups], cluster.counts),
+        columns=cluster.counts.columns(len(records)),
     )
 
 

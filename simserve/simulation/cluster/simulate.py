@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import simpy
 
@@ -21,6 +22,7 @@ from simserve.simulation.cluster.recorder import GroupRecorder
 from simserve.simulation.cluster.result import ClusterResult, result_of
 from simserve.simulation.cluster.routers import Router, router_named
 from simserve.simulation.cluster.spec import ClusterSpec
+from simserve.simulation.features.counts import Counts
 from simserve.simulation.simulate import Progress
 from simserve.simulation.sources import OpenLoop, Source
 from simserve.workload.workload import Workload
@@ -64,6 +66,8 @@ def simulate_cluster(
 class Cluster:
     """Everything that takes part in one run; see :func:`simulate_cluster`."""
 
+    new_member: ClassVar[type[Member]] = Member
+
     def __init__(self, spec: ClusterSpec, groups: list[Group], source: Source, on_progress: Progress | None) -> None:
         self.spec = spec
         self.groups = groups
@@ -71,6 +75,8 @@ class Cluster:
         self.env = simpy.Environment()
         self.is_over = self.env.event()
         self._on_progress = on_progress
+        self.counts = Counts()
+        """What features of all members counted."""
         self.recorders = [self._new_recorder(group) for group in groups]
         self.members = self._new_members()
         self.loads = Loads(self.env, len(self.members), spec.router.staleness_s)
@@ -109,7 +115,7 @@ class Cluster:
         members: list[Member] = []
         for group, recorder in zip(self.groups, self.recorders, strict=True):
             for number in range(max(group.spec.replicas, most.get(group.name, 0))):
-                member = Member(
+                member = self.new_member(
                     self.env,
                     len(members),
                     number,
@@ -117,6 +123,7 @@ class Cluster:
                     recorder,
                     may_halt=group.name in may_halt,
                     is_replaceable=group.name in most,
+                    counts=self.counts,
                 )
                 if number < group.spec.replicas:
                     member.take_devices()

@@ -1,0 +1,21 @@
+"""Options of an engine's features that not every engine has; :mod:`simserve.cli.options` reads them with the others."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_feature_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of KV tiers."""
+    group = parser.add_argument_group(
+        "KV tiers", "Where prefixes are kept beside the device; docs/replica_features.md."
+    )
+    for flag, unit, meaning in (
+        ("--kv-offloading-size", "GIB", "of the host's memory for KV, for all devices of a replica together (none)"),
+        ("--kv-offloading-bandwidth", "GB/S", "of each device's link to the host, each way (80%% of the profile's)"),
+        ("--kv-offloading-latency-us", "US", "until a copy over it is under way (20)"),
+        ("--kv-disk-size", "GIB", "of the host's disk for what its memory forgets (none)"),
+        ("--kv-disk-bandwidth", "GB/S", "of the disk, which reads and writes share (6.5)"),
+        ("--kv-disk-latency-us", "US", "until it begins to read or write (100)"),
+    ):
+        group.add_argument(flag, type=float, metavar=unit, help=meaning)

@@ -1,0 +1,1 @@
+"""What a replica may have beside the plain engine: KV tiers. Without them nothing here runs."""

@@ -1,0 +1,34 @@
+"""What features counted over a run, of each request and in all: more columns and keys beside the usual ones."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Hashable
+
+import numpy as np
+import numpy.typing as npt
+
+Columns = dict[str, npt.NDArray[np.int64]]
+
+
+class Counts:
+    """``of_requests`` are columns by name, each a count by request id; ``totals`` are figures by name.
+
+    Replicas of one cluster share one: what they count is added up.
+    """
+
+    def __init__(self) -> None:
+        self.totals: Counter[str] = Counter()
+        self.of_requests: defaultdict[str, Counter[Hashable]] = defaultdict(Counter)
+
+    def add(self, name: str, request_id: Hashable, count: int) -> None:
+        """Count for a request and in all."""
+        self.of_requests[name][request_id] += count
+        self.totals[name] += count
+
+    def columns(self, rows: int) -> Columns:
+        """One entry for each of ``rows`` requests, whose ids are 0 and up."""
+        return {
+            name: np.array([by_id[row] for row in range(rows)], dtype=np.int64)
+            for name, by_id in sorted(self.of_requests.items())
+        }
