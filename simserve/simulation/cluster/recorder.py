@@ -38,12 +38,15 @@ class GroupRecorder(Recorder):
         peak_kv_blocks: Callable[[], int],
         timer: StepTimer,
         on_done: Callable[[int, float], None] | None = None,
+        on_fold: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(None, timer, on_done)
         self.member = NOBODY
         self.moved_tokens = 0
         """Of answers, that became part of prompts when their requests went on elsewhere."""
         self._peak = peak_kv_blocks
+        self._on_fold = on_fold
+        """Called once in a while: whenever runs are summed up."""
         self._places = bytearray()
 
     def finish(self, request: Request, status: int) -> None:
@@ -52,6 +55,11 @@ class GroupRecorder(Recorder):
             self.moved_tokens += give_back_moved(request)
         self._places += PLACE_ROW(request.request_id, self.member, request.tenant, request.retries)
         super().finish(request, status)
+
+    def _fold(self) -> None:
+        super()._fold()
+        if self._on_fold is not None:
+            self._on_fold()
 
     def peak_kv_blocks(self) -> int:
         return self._peak()

@@ -115,7 +115,7 @@ class PowerOfTwo(Router):
         if second >= first:
             second += 1
         one, other = members[first], members[second]
-        requests = self.loads.seen_requests
+        requests = self.loads.seen_request_counts
         return other if requests[other.index] < requests[one.index] else one
 
 
