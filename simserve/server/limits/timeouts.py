@@ -44,7 +44,7 @@ def body_in_time(timeout_s: float) -> Middleware:
 
     @web.middleware
     async def read_first(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.can_read_body:
+        if request.can_read_body and not request.content.is_eof():  # usually all of it is there already
             try:
                 async with asyncio.timeout(timeout_s):
                     await request.read()
