@@ -11,8 +11,8 @@ from simserve.server.errors import ApiError, Handler, Middleware, timed_out
 TIMER: web.RequestKey[asyncio.Timeout] = web.RequestKey("timer", asyncio.Timeout)
 
 
-def time_limit(timeout_s: float | None) -> Middleware:
-    """A middleware that ends with 504 what takes longer than ``timeout_s``; None is no limit."""
+def time_limit(timeout_s: float) -> Middleware:
+    """A middleware that ends with 504 what takes longer than ``timeout_s``."""
 
     @web.middleware
     async def in_time(request: web.Request, handler: Handler) -> web.StreamResponse:
