@@ -72,7 +72,7 @@ def bill_for(description: RunDescription, taken_s: float, busy_s: float, full_s:
 
     def energy_wh(idle_fraction: float, load: float) -> float:
         idle = peak_w * idle_fraction if idle_w is None else idle_w
-        loaded_s = min(busy_s, full_s * load)
+        loaded_s = min(busy_s, taken_s, full_s * load)  # a pipeline's steps overlap
         return devices * (idle * taken_s + (peak_w - idle) * loaded_s) / J_PER_WH
 
     return Bill(

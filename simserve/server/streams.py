@@ -16,6 +16,14 @@ from simserve.server.plans import Choice, Plan, ToolDelta, merged
 Result = TypeVar("Result")
 
 
+class AnswersLater:
+    """An engine in another process that may refuse a sequence, and says so only after a while."""
+
+    async def admitted(self, streams: Sequence[AsyncIterator[TokenEvent]]) -> None:
+        """Wait until it has said of all ``streams`` that it takes them; raises what it says else."""
+        raise NotImplementedError
+
+
 @asynccontextmanager
 async def opened(
     engine: Engine, sequences: Sequence[GenerationRequest]
@@ -30,6 +38,8 @@ async def opened(
         for sequence in sequences:
             # One by one: those before a refused one must be closed too.
             streams.append(engine.submit(sequence))  # noqa: PERF401
+        if isinstance(engine, AnswersLater):
+            await engine.admitted(streams)
         yield streams
     finally:
         for stream in streams:
@@ -68,6 +78,7 @@ class Answer(Ended):
     logprobs: Mapping[str, Any] | None
     reasoning: str = ""
     calls: tuple[ToolDelta, ...] = ()
+    token_ids: tuple[int, ...] | None = None
 
 
 async def whole_answer(choice: Choice, stream: AsyncIterator[TokenEvent]) -> Answer:
@@ -90,6 +101,7 @@ async def whole_answer(choice: Choice, stream: AsyncIterator[TokenEvent]) -> Ans
         logprobs=whole.logprobs,
         reasoning=whole.reasoning,
         calls=whole.calls,
+        token_ids=whole.token_ids,
     )
 
 
@@ -101,10 +113,13 @@ def longest_choices(plan: Plan, ended: Sequence[Ended]) -> tuple[int, list[int]]
     ]
 
 
-async def drained(stream: AsyncIterator[TokenEvent]) -> None:
+async def drained(stream: AsyncIterator[TokenEvent]) -> Ended:
     """Wait until ``stream`` ends; raises like :func:`whole_answer`."""
+    tokens = 0
     async for event in _at_the_end(stream):
         check_not_given_up(event)
+        tokens += event.tokens
+    return Ended(tokens, event.timing)
 
 
 def _at_the_end(stream: AsyncIterator[TokenEvent]) -> AsyncIterator[TokenEvent]:

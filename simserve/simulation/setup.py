@@ -23,7 +23,16 @@ from simserve.scheduling import Scheduler, SchedulerLimits
 from simserve.simulation.features.build import policy_with
 from simserve.simulation.features.kv_tiers import TierSizes, tier_sizes
 from simserve.simulation.formats import Formats, formats_of
-from simserve.simulation.memory import plan_for, with_memory_defaults
+from simserve.simulation.memory import with_memory_defaults
+from simserve.simulation.parallelism import (
+    Layout,
+    layout_of,
+    links_in_words,
+    new_scheduler,
+    pipeline_timer,
+    plan_layout,
+    with_pipeline_defaults,
+)
 from simserve.simulation.policies import resolve
 
 LEAST_WHOLE_PROMPTS_BUDGET = {"static": 16384}
@@ -61,11 +70,16 @@ class EngineSetup:
         return _given(self.options.policy)
 
     @property
+    def devices(self) -> int:
+        """That the model is split over."""
+        return self.options.tensor_parallel_size * self.options.pipeline_parallel_size
+
+    @property
     def async_scheduling(self) -> bool:
         return _given(self.options.async_scheduling)
 
     def new_scheduler(self) -> Scheduler:
-        return self.policy(self.limits)
+        return new_scheduler(self.policy, self.limits, self.options)
 
 
 def prepare(model: ModelSpec, hardware: HardwareProfile, options: EngineOptions, edge: int = 0) -> EngineSetup:
@@ -75,11 +89,12 @@ def prepare(model: ModelSpec, hardware: HardwareProfile, options: EngineOptions,
     Raises :class:`ConfigError` for options that contradict each other, :class:`CapacityError` if weights do not fit,
     :class:`HardwareError` for a number format that the hardware cannot compute.
     """
-    policy, options = resolve(with_memory_defaults(options, hardware))
+    policy, options = resolve(with_pipeline_defaults(with_memory_defaults(options, hardware)))
+    layout = layout_of(model, policy, options)
     policy = policy_with(policy, options)
     formats = formats_of(model, hardware, options)
     max_num_seqs, token_budget = _step_limits(model, hardware, policy, options)
-    memory = plan_for(model, hardware, options, formats, max_num_seqs, token_budget)
+    memory = plan_layout(layout, hardware, options, formats, max_num_seqs, token_budget)
     num_blocks = options.num_gpu_blocks or memory.num_blocks
     kv_tokens = (num_blocks - 1) * options.block_size
     limits = SchedulerLimits(
@@ -97,7 +112,7 @@ def prepare(model: ModelSpec, hardware: HardwareProfile, options: EngineOptions,
         schedule_conservativeness=_given(options.schedule_conservativeness),
     )
     most_tokens = _most_tokens_in_a_step(policy, limits)
-    timer, uncertainty = _step_times(model, hardware, options, formats, most_tokens, max_num_seqs, edge)
+    timer, uncertainty = _step_times(layout, hardware, options, formats, most_tokens, max_num_seqs, edge)
     front_end = front_end_named(options.front_end)
     if front_end is None and options.api_server_count is not None:
         raise ConfigError("--api-server-count needs a front end whose processes it counts: add --front-end vllm-v1")
@@ -119,7 +134,7 @@ def prepare(model: ModelSpec, hardware: HardwareProfile, options: EngineOptions,
 
 
 def _step_times(
-    model: ModelSpec,
+    layout: Layout,
     hardware: HardwareProfile,
     options: EngineOptions,
     formats: Formats,
@@ -131,10 +146,11 @@ def _step_times(
 
     Whole steps in a profile are those of SimServe's own engine: a preset, or host times, ask for another one.
     """
-    anchors = None
+    anchors, model = None, layout.model
     own_host = options.host_step_us is not None or options.host_request_us is not None
     plain = formats.quantization is None and formats.kv_dtype == formats.dtype and not own_host
-    if plain and options.engine_preset is None and options.tensor_parallel_size == 1:
+    alone = options.tensor_parallel_size == options.pipeline_parallel_size == 1
+    if plain and options.engine_preset is None and alone:
         anchors = anchors_for(model, hardware, formats.dtype)
     if anchors is not None:
         half_width = anchored_uncertainty(model, hardware, anchors)
@@ -144,6 +160,11 @@ def _step_times(
         anchored = AnchoredStepTimer(model, then, at_edge, max_tokens=max_tokens, max_seqs=max_seqs)
         return anchored, f"±{half_width:.0%}, {anchored_basis(model, anchors)}"
     then = at_the_edge(hardware, edge, formats.carried) if edge else hardware
+    host = _host_costs(options).times(then.host_time_factor)
+    if len(layout.stages) > 1:
+        devices = options.tensor_parallel_size * len(layout.stages)
+        pipeline = pipeline_timer(layout, then, options, formats, host, max_tokens, max_seqs, edge)
+        return pipeline, stated_uncertainty(hardware, formats.carried) + links_in_words(hardware, devices)
     timer = compiled_step_timer(
         model,
         then,
@@ -154,7 +175,7 @@ def _step_times(
         max_tokens=max_tokens,
         max_seqs=max_seqs,
         graphs=not options.enforce_eager,
-        host=_host_costs(options).times(then.host_time_factor),
+        host=host,
     )
     return timer, stated_uncertainty(hardware, formats.carried)
 

@@ -38,6 +38,7 @@ class GroupSpec(Section):
     hardware: str | None = None
     memory_gb: Positive | None = None
     tensor_parallel_size: Count | None = None
+    pipeline_parallel_size: Count | None = None
     usd_per_device_hour: Positive | None = None
     """What its user pays; None: the profile's dated price."""
     weight: Positive = 1.0

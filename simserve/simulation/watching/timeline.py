@@ -75,7 +75,7 @@ class Timeline:
     @property
     def times_s(self) -> Floats:
         """The middle of each bin."""
-        return (np.arange(self.bins) + 0.5) * self.width_s
+        return (np.arange(self.bins, dtype=np.float64) + 0.5) * np.float64(self.width_s)
 
     def mean(self, index: int, row: int) -> Floats:
         """Of replica ``index``, in each bin: :data:`QUEUE`, :data:`BATCH`, :data:`KV`, or :data:`TOKENS` per second."""
