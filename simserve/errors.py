@@ -38,5 +38,13 @@ class EngineError(SimServeError):
     """An engine that cannot go on: nothing is wrong with the request."""
 
 
+class OverloadedError(SimServeError):
+    """A request that an engine takes no more of now: nothing is wrong with it, and later it may be taken."""
+
+
+class ReplicaError(EngineError):
+    """A request whose replica has failed, or that no replica is left for."""
+
+
 class ServerError(SimServeError):
     """A server of somebody else's that cannot be reached, or does not answer as its API promises."""

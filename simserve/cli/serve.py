@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from simserve.cli import serve_options
 
@@ -51,6 +51,8 @@ def _summary(models: ModelPool) -> str:
 
 def _engine_summary(running: Engine, names: tuple[str, ...]) -> str:
     engine = running.describe()
+    if "groups" in engine:
+        return _cluster_summary(engine, names, running.max_model_len)
     formats, where, speed = _torch(engine) if engine["engine"] == "torch" else _simulated(engine)
     return "\n".join(
         [
@@ -62,6 +64,22 @@ def _engine_summary(running: Engine, names: tuple[str, ...]) -> str:
             f" {engine['max_num_batched_tokens']} tokens a step{speed}",
         ]
     )
+
+
+def _cluster_summary(cluster: dict[str, Any], names: tuple[str, ...], longest: int) -> str:
+    """A line for each group."""
+    lines = [
+        f"Model      {cluster['model']}, up to {longest} tokens, served as {', '.join(names)}",
+        f"Cluster    {cluster['replicas']} replicas, router {cluster['router']}, time scale {cluster['time_scale']}",
+    ]
+    for group in cluster["groups"]:
+        calibrated = "calibrated" if group["calibrated"] else "not calibrated"
+        lines.append(
+            f"Group      {group['name']}: {group['replicas']} x {group['hardware']} ({calibrated}:"
+            f" {group['uncertainty']}), {group['role']}, {group['kv_blocks']} blocks of {group['block_size']} tokens,"
+            f" policy {group['policy']}"
+        )
+    return "\n".join(lines)
 
 
 def _simulated(engine: dict[str, object]) -> tuple[object, str, str]:

@@ -66,6 +66,23 @@ MODELS = (
     Flag("models.models_dir", ("--models-dir",), "a folder of models, which are all served"),
 )
 
+CLUSTER = (
+    Flag("cluster.file", ("--cluster",), "a cluster file: groups, router, failures, ...", {"metavar": "FILE"}),
+    Flag("cluster.replicas", ("--replicas",), "as many equal replicas", {"metavar": "N"}),
+    Flag(
+        "cluster.router",
+        ("--router",),
+        "who gets a request: round-robin, least-requests, ..., or a class of your own (the file's, else round-robin)",
+        {"metavar": "NAME|FILE.py:CLASS"},
+    ),
+    Flag(
+        "cluster.router_staleness",
+        ("--router-staleness",),
+        "how old loads are that it sees, as 50ms (0)",
+        {"metavar": "TIME"},
+    ),
+)
+
 ANSWERS = (
     Flag("engine.type", ("--engine",), "what answers: simulated, or torch, a real model (simulated)"),
     Flag("engine.device", ("--device",), "where --engine torch runs, cpu or cuda (cuda if there is one)"),
@@ -89,7 +106,13 @@ FAILURES = (
     Flag("failures.seed", ("--fail-seed",), "makes the draws repeatable"),
 )
 
-GROUPS = {"server": SERVER, "several models": MODELS, "answers": ANSWERS, "failures on purpose": FAILURES}
+GROUPS = {
+    "server": SERVER,
+    "several models": MODELS,
+    "cluster (docs/clusters.md)": CLUSTER,
+    "answers": ANSWERS,
+    "failures on purpose": FAILURES,
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

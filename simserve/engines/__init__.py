@@ -11,9 +11,10 @@ from simserve.engines.base import (
     TokenEvent,
     TokenLogprob,
 )
+from simserve.engines.cluster import ClusterEngine
 from simserve.engines.simulated import SimulatedEngine, simulated_engine
 
 __all__ = [
-    "Engine", "EngineStatus", "GenerationRequest", "RequestTiming", "SamplingParams", "SimulatedEngine", "TokenEvent",
-    "TokenLogprob", "simulated_engine",
+    "ClusterEngine", "Engine", "EngineStatus", "GenerationRequest", "RequestTiming", "SamplingParams",
+    "SimulatedEngine", "TokenEvent", "TokenLogprob", "simulated_engine",
 ]  # fmt: skip

@@ -49,7 +49,8 @@ class GenerationRequest:
 
     ``prompt_token_ids`` decide the KV blocks and the prefix-cache hits. Generation ends after ``max_tokens`` tokens,
     or after ``output_tokens`` if the caller already knows that the answer is shorter (a stop string in simulated text).
-    Requests with another ``cache_salt`` share no KV blocks with this one.
+    Requests with another ``cache_salt`` share no KV blocks with this one. Those of one ``session`` come from one user,
+    which a cluster's router may look at.
     """
 
     request_id: str
@@ -59,6 +60,7 @@ class GenerationRequest:
     priority: int = 0
     sampling: SamplingParams = SamplingParams()
     cache_salt: str = ""
+    session: str | None = None
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, Protocol, runtime_checkable
 
 from simserve.engines.clock import SimulatedClock
+from simserve.engines.live_replica import LiveReplica
 from simserve.engines.reports import EngineObserver
 from simserve.metrics.rolling import RollingDurations
 
@@ -40,6 +42,35 @@ class Paced(Protocol):
 
     def set_time_scale(self, time_scale: float) -> None:
         """Go on at ``time_scale``, more than 0 or inf, from the simulated time that it is now."""
+        ...
+
+
+@runtime_checkable
+class HasReplicas(Protocol):
+    """Is a cluster: many engines behind one gateway. What is done to one happens at this point in simulated time."""
+
+    @property
+    def replicas(self) -> Sequence[LiveReplica]:
+        """All that there may ever be, by their index."""
+        ...
+
+    def replica(self, name: str) -> LiveReplica | None:
+        """The one of that name, such as ``fast/3``."""
+        ...
+
+    async def kill(self, replica: LiveReplica, down_s: float | None) -> bool:
+        """Have it fail; it is back after ``down_s`` simulated seconds (None: never by itself).
+
+        What it was doing is lost, and its requests go on elsewhere or fail. False if there is no engine to fail.
+        """
+        ...
+
+    async def revive(self, replica: LiveReplica) -> bool:
+        """Have it ready, with nothing cached unless it was draining; False if it is ready or starting."""
+        ...
+
+    async def drain(self, replica: LiveReplica) -> bool:
+        """Give it no more requests, and stop it once it has ended those it has; False if it is not ready."""
         ...
 
 

@@ -46,6 +46,7 @@ class LiveRequest(Request):
             arrival_s=arrival_s,
             unit_tokens=unit_tokens,
             priority=request.priority,
+            session=request.session,
         )
         self.max_tokens = request.max_tokens
         self.stream = stream

@@ -50,10 +50,11 @@ class StepReport:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """A request has ended: ``finish_reason`` is "length", "stop" or "abort", ``timing`` is None for the last of these.
+    """A request has ended: ``finish_reason`` is "length", "stop", or "abort" or "error", which have no ``timing``.
 
     Its prompt begins with the blocks ``prefix_hashes``, each of ``unit_tokens`` tokens, chained as in
-    :func:`simserve.workload.block_hashes`; there are none where the engine had no use for them.
+    :func:`simserve.workload.block_hashes`; there are none where the engine had no use for them. ``replica`` is the name
+    of the one that had it last, "" if none had, and None for an engine that is only one.
     """
 
     request_id: str
@@ -67,6 +68,7 @@ class Ending:
     prefix_hashes: Sequence[int]
     unit_tokens: int
     timing: RequestTiming | None
+    replica: str | None = None
 
 
 class EngineObserver(Protocol):

@@ -185,20 +185,6 @@ class PacedEngine(ABC):
 
     # The simulation's side.
 
-    def _sent(
-        self, sampled: list[LiveRequest], last: list[LiveRequest], sent_s: float, report: StepReport | None
-    ) -> None:
-        """A step's tokens are due; those in ``last`` end with them, but for who was given up meanwhile."""
-        ended = [request for request in last if self._live.pop(str(request.request_id), None) is not None]
-        self._hand_out.add(sampled, ended, sent_s, self.clock.wall_s(sent_s))
-        self._completed += len(ended)
-        if report is not None:
-            endings = [finished(request) for request in ended]
-            for observer in self._observers:
-                observer.step_done(report)
-                for ending in endings:
-                    observer.ended(ending)
-
     def _turn(self, until_wall_s: float) -> float:
         """What is due now, in the order of simulated time; see :data:`simserve.engines.pacer.Turn`."""
         self._take_aborts()
@@ -291,7 +277,8 @@ class SimulatedEngine(PacedEngine):
         self._scheduler = scheduler
         self._preemptions = 0
         self._front_end = new_front_end(setup, env, self)
-        self._replica = new_replica(setup, env, scheduler, self._front_end or self, Counts(), list_decodes=True)
+        counts = Counts(of_each=False)
+        self._replica = new_replica(setup, env, scheduler, self._front_end or self, counts, list_decodes=True)
         if self._front_end is not None:
             self._front_end.connect(self._replica, self._replica.submit)
         self._door = self._front_end or self._replica
@@ -343,6 +330,20 @@ class SimulatedEngine(PacedEngine):
             Moment(self._env, sent_s, lambda _: self._sent(sampled, ended, sent_s, report))
         else:
             self._sent(sampled, ended, sent_s, report)
+
+    def _sent(
+        self, sampled: list[LiveRequest], last: list[LiveRequest], sent_s: float, report: StepReport | None
+    ) -> None:
+        """A step's tokens are due; those in ``last`` end with them, but for who was given up meanwhile."""
+        ended = [request for request in last if self._live.pop(str(request.request_id), None) is not None]
+        self._hand_out.add(sampled, ended, sent_s, self.clock.wall_s(sent_s))
+        self._completed += len(ended)
+        if report is not None:
+            endings = [finished(request) for request in ended]
+            for observer in self._observers:
+                observer.step_done(report)
+                for ending in endings:
+                    observer.ended(ending)
 
     def _is_quiet(self) -> bool:
         return self._replica.is_idle and self._env.peek() == math.inf  # nor is anything in a front end

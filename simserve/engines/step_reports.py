@@ -25,17 +25,22 @@ def step_report(run: Run) -> StepReport:
     )
 
 
-def finished(request: LiveRequest) -> Ending:
-    """The end of a request that had its last token."""
-    return _ending(request, request.finish_s, request.finish_reason, request.produced_tokens)
+def finished(request: LiveRequest, replica: str | None = None) -> Ending:
+    """The end of a request that had its last token, of ``replica``."""
+    return _ending(request, request.finish_s, request.finish_reason, request.produced_tokens, replica)
 
 
-def aborted(request: LiveRequest, time_s: float) -> Ending:
+def aborted(request: LiveRequest, time_s: float, replica: str | None = None) -> Ending:
     """The end of a request that was given up at ``time_s``, with the tokens that it had handed out by then."""
-    return _ending(request, time_s, "abort", request.stream.produced_tokens)
+    return _ending(request, time_s, "abort", request.stream.produced_tokens, replica)
 
 
-def _ending(request: LiveRequest, time_s: float, reason: str, output_tokens: int) -> Ending:
+def failed(request: LiveRequest, time_s: float, replica: str | None = None) -> Ending:
+    """The end at ``time_s`` of a request that the engine could not go on with."""
+    return _ending(request, time_s, "error", request.stream.produced_tokens, replica)
+
+
+def _ending(request: LiveRequest, time_s: float, reason: str, output_tokens: int, replica: str | None) -> Ending:
     return Ending(
         request_id=str(request.request_id),
         time_s=time_s,
@@ -47,5 +52,6 @@ def _ending(request: LiveRequest, time_s: float, reason: str, output_tokens: int
         cached_tokens=request.cached_tokens,
         prefix_hashes=request.units,
         unit_tokens=request.unit_tokens,
-        timing=None if reason == "abort" else request.timing,
+        timing=None if reason in ("abort", "error") else request.timing,
+        replica=replica,
     )

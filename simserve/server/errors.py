@@ -11,7 +11,7 @@ import orjson
 from aiohttp import web
 from aiohttp.web_exceptions import HTTPException, HTTPMethodNotAllowed, HTTPRequestEntityTooLarge
 
-from simserve.errors import EngineError, SimServeError
+from simserve.errors import EngineError, OverloadedError, ReplicaError, SimServeError
 from simserve.server.secrecy import without_keys
 
 log = logging.getLogger("simserve.server")
@@ -106,6 +106,12 @@ def as_api_error(error: Exception) -> ApiError:
     """What the client is told about ``error``; an unforeseen one is logged with its traceback."""
     if isinstance(error, ApiError):
         return error
+    if isinstance(error, OverloadedError):
+        return ApiError(
+            _sentence(error), status=429, kind="requests", code="rate_limit_exceeded", headers={"Retry-After": "1"}
+        )
+    if isinstance(error, ReplicaError):
+        return ApiError(_sentence(error), status=503, code="replica_failed", headers={"Retry-After": "1"})
     if isinstance(error, EngineError):
         return ApiError(str(error), status=503)
     if isinstance(error, SimServeError):
@@ -116,6 +122,11 @@ def as_api_error(error: Exception) -> ApiError:
         return ApiError("The request body could not be read; check its length and encoding.")
     log.error("unexpected error while serving a request", exc_info=error)
     return ApiError("The server failed unexpectedly; its log says why.", status=500)
+
+
+def _sentence(error: Exception) -> str:
+    text = str(error)
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _from_http(request: web.Request, error: HTTPException) -> web.StreamResponse:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable
 from typing import Literal, Protocol, TypeVar, cast
-from urllib.parse import urlsplit
 
 import orjson
 from aiohttp import web
@@ -19,11 +18,13 @@ from simserve import __version__
 from simserve.engines.controls import ForgetsPrefixes, Paced, Sleeps
 from simserve.engines.sleeping import PARTS_BY_LEVEL, SLEEPABLE_PARTS
 from simserve.server.clocks import lateness_ms
+from simserve.server.cluster_routes import ClusterRoutes
 from simserve.server.dashboard.pages import Dashboard
 from simserve.server.errors import ApiError
 from simserve.server.limits import Drain
 from simserve.server.metrics import HttpCounts, HttpMetrics, metrics_page
 from simserve.server.models import ModelPool
+from simserve.server.same_origin import check_same_origin
 from simserve.server.telemetry import Telemetry
 
 Can = TypeVar("Can")
@@ -82,6 +83,7 @@ class Operations:
             web.post("/clock/start", self.start_clock),
             web.post("/clock/speed", self.set_clock_speed),
             *self._dashboard.table(),
+            *ClusterRoutes(self._models).table(),
         ]
 
     async def health(self, request: web.Request) -> web.Response:
@@ -99,7 +101,7 @@ class Operations:
 
     async def metrics(self, request: web.Request) -> web.Response:
         """``GET /metrics``"""
-        engines = [telemetry.metrics for telemetry in self._models.telemetry]
+        engines = [metrics for telemetry in self._models.telemetry for metrics in telemetry.metrics]
         accept, http = request.headers.get("Accept", ""), await self._http_counts()
         page, content_type = await metrics_page(accept, engines, http)
         return web.Response(body=page, headers={"Content-Type": content_type})
@@ -110,7 +112,7 @@ class Operations:
 
     async def reset_prefix_cache(self, request: web.Request) -> web.Response:
         """``POST /reset_prefix_cache``: not a success while requests hold KV blocks, as in vLLM."""
-        _check_same_origin(request)
+        check_same_origin(request)
         for name in ("reset_running_requests", "reset_external"):
             if request.query.get(name, "false").lower() not in ("false", "0"):
                 raise ApiError(f"`{name}` is not simulated; leave it out.", param=name, code="unsupported")
@@ -118,7 +120,7 @@ class Operations:
 
     async def sleep(self, request: web.Request) -> web.Response:
         """``POST /sleep?level=1&mode=abort``: answered once nothing runs; requests that come wait for the wake-up."""
-        _check_same_origin(request)
+        check_same_origin(request)
         engine = self._engine(request, Sleeps)
         level, mode = request.query.get("level", "1"), request.query.get("mode", "abort")
         if level not in map(str, PARTS_BY_LEVEL):
@@ -131,7 +133,7 @@ class Operations:
 
     async def wake_up(self, request: web.Request) -> web.Response:
         """``POST /wake_up?tags=weights&tags=kv_cache``: awake once all parts are; without tags all at once."""
-        _check_same_origin(request)
+        check_same_origin(request)
         tags = request.query.getall("tags", [])
         for tag in tags:
             if tag not in SLEEPABLE_PARTS:
@@ -150,21 +152,21 @@ class Operations:
 
     async def pause_clock(self, request: web.Request) -> web.Response:
         """``POST /clock/pause``: hold the simulated clock; streams stay open."""
-        _check_same_origin(request)
+        check_same_origin(request)
         engine = self._engine(request, Paced)
         engine.pause()
         return _clock(engine)
 
     async def start_clock(self, request: web.Request) -> web.Response:
         """``POST /clock/start``: let it go on."""
-        _check_same_origin(request)
+        check_same_origin(request)
         engine = self._engine(request, Paced)
         engine.resume()
         return _clock(engine)
 
     async def set_clock_speed(self, request: web.Request) -> web.Response:
         """``POST /clock/speed`` with ``{"time_scale": 10}``: simulated seconds per second, or "inf"."""
-        _check_same_origin(request)
+        check_same_origin(request)
         engine = self._engine(request, Paced)
         engine.set_time_scale(_time_scale(await request.read()))
         return _clock(engine)
@@ -203,13 +205,6 @@ def _time_scale(raw: bytes) -> float:
     if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale < math.inf:
         raise ApiError('`time_scale` must be a number above 0, or "inf".', param="time_scale")
     return float(scale)
-
-
-def _check_same_origin(request: web.Request) -> None:
-    """Refuse (403) what a page of another site asks for in its visitor's name."""
-    origin = request.headers.get("Origin")
-    if origin is not None and urlsplit(origin).netloc != request.host:
-        raise ApiError("A page of another site may not do that.", status=403)
 
 
 def _json(body: dict[str, object]) -> web.Response:

@@ -375,6 +375,7 @@ class SimulatedPlanner(Counting):
             output_tokens=None if end is None else len(script),
             priority=request.priority,
             cache_salt=request.cache_salt or "",
+            session=request.user,
         )
         return SimulatedChoice(
             index=index,

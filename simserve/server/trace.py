@@ -34,10 +34,13 @@ class _Row(NamedTuple):
     finish_reason: str
     unit_tokens: int
     prefix_hashes: array[int]
+    replica: str | None
 
 
 def _line(row: _Row) -> bytes:
     fields = row._asdict() | {"prefix_hashes": row.prefix_hashes.tolist()}
+    if row.replica is None:
+        del fields["replica"]
     return orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
 
 
@@ -76,6 +79,7 @@ class ServedTrace:
                 ending.finish_reason,
                 ending.unit_tokens,
                 hashes,
+                ending.replica,
             )
         )
         self._hashes += len(hashes)

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from simserve.server.admin import ConfigChange, ModelName
 from simserve.server.auth.permissions import permission_for
+from simserve.server.cluster_routes import KillReplica
 from simserve.server.embeddings import EmbeddingRequest
 from simserve.server.models import LoadAdapter, UnloadAdapter
 from simserve.server.protocol import ChatRequest, CompletionRequest
@@ -35,6 +36,7 @@ BODIES: Mapping[str, type[BaseModel]] = {
     "/admin/config": ConfigChange,
     "/admin/models/load": ModelName,
     "/admin/models/unload": ModelName,
+    "/cluster/replicas/{name}/kill": KillReplica,
 }
 STREAMED = ("/v1/chat/completions", "/v1/completions", "/v1/responses")
 

@@ -48,7 +48,7 @@ NOTES: Mapping[str, tuple[str, str]] = {
     "priority": ("the scheduler's, with `--scheduling-policy priority`", BOTH),
     "cache_salt": ("shares KV blocks with the same salt alone", REFUSED),
     "truncate_prompt_tokens": ("the prompt's last so many tokens", BOTH),
-    "user": ("taken, and changes nothing", BOTH),
+    "user": ("a session to a cluster's router, or its tenant; else nothing", "taken, and changes nothing"),
     "metadata": ("taken, and changes nothing; `/v1/responses` gives it back", BOTH),
     "logprobs": ("of each token, made up: of one piece, but of no model", "the model's own"),
     "top_logprobs": ("so many of the likeliest, made up", "the model's own"),
@@ -91,6 +91,7 @@ NOTES: Mapping[str, tuple[str, str]] = {
     "lora_path": ("its folder, or a name on the hub, whose weights are not needed", REFUSED),
     "load_inplace": ("replaces one of the same name", REFUSED),
     "base_model_name": ("whose adapter it is; the default model's without it", REFUSED),
+    "down_s": ("simulated seconds until the replica is back; without it, not before somebody revives it", REFUSED),
     "failures": ("keys of the section `failures` of the settings", BOTH),
 }
 """By the field's name: what it does with the simulated engine, and with the torch engine where that is different."""

@@ -32,13 +32,16 @@ BY_PATH: Mapping[str, Permission] = {
     "/clock/pause": "admin",
     "/clock/start": "admin",
     "/clock/speed": "admin",
+    "/cluster": "admin",
     "/v1/load_lora_adapter": "admin",
     "/v1/unload_lora_adapter": "admin",
     "/admin": "admin",
 }
 """A path and all below it."""
 
-FROM_HERE = ("/admin", "/sleep", "/wake_up", "/reset_prefix_cache", "/clock/pause", "/clock/start", "/clock/speed")
+FROM_HERE = (
+    "/admin", "/cluster", "/sleep", "/wake_up", "/reset_prefix_cache", "/clock/pause", "/clock/start", "/clock/speed",
+)  # fmt: skip
 """What changes the server, and all below it: for clients on this machine alone while no keys are asked for."""
 
 LIMITED: frozenset[Permission] = frozenset(("chat", "completions", "embeddings"))

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from simserve.engines.base import Engine
-from simserve.engines.controls import Paced, Sleeps
+from simserve.engines.controls import HasReplicas, Paced, Sleeps
+from simserve.engines.live_replica import LiveReplica
 from simserve.engines.reports import Arrival, Ending, StepReport
 from simserve.metrics.rolling import RollingDurations
 from simserve.server.clocks import lateness_ms
@@ -22,6 +23,7 @@ RATE_POINTS = 4
 STEPS_KEPT = 120
 EVENTS_KEPT = 100
 PERCENTILES = (50, 90, 99)
+ENDINGS = {"abort": "aborted", "error": "failed"}
 
 
 class _Sums(NamedTuple):
@@ -68,7 +70,7 @@ class Feed:
     def ended(self, ending: Ending) -> None:
         self._ended += 1
         seconds = ending.time_s - ending.arrival_s
-        what = "aborted" if ending.finish_reason == "abort" else "finished"
+        what = ENDINGS.get(ending.finish_reason, "finished")
         detail = f"{_tokens(ending.output_tokens)} out, {seconds:.2f} s"
         self._events.append((ending.time_s, what, ending.request_id, detail))
 
@@ -100,7 +102,7 @@ class Feed:
             "requests_per_s": (sums.ended - before.ended) * per_s,
             "running": now.running_requests,
             "waiting": now.waiting_requests,
-            "kv_used": now.kv_blocks_used / now.kv_blocks_total,
+            "kv_used": now.kv_blocks_used / max(now.kv_blocks_total, 1),
             "ttft_ms": _percentiles_ms(self._ttft, PERCENTILES),
             "itl_ms": _percentiles_ms(self._itl, PERCENTILES),
         }
@@ -120,9 +122,18 @@ class Feed:
             state["time_scale"] = "inf" if scale == math.inf else scale
             state["paused"] = engine.clock.is_paused
             state["lateness_ms"] = lateness_ms(engine.lateness)
+        if isinstance(engine, HasReplicas):
+            state["replicas"] = [_replica(replica) for replica in engine.replicas]
         if isinstance(engine, Sleeps):
             state["asleep"] = engine.sleep_level is not None
         return state
+
+
+def _replica(replica: LiveReplica) -> list[object]:
+    """Its name, what it does, requests that run and that wait, and the share of its KV blocks in use."""
+    now = replica.status()
+    used = now.kv_blocks_used / now.kv_blocks_total
+    return [replica.name, replica.state, now.running_requests, now.waiting_requests, used]
 
 
 def _percentiles_ms(durations: RollingDurations, percentiles: Sequence[int]) -> list[float | None]:

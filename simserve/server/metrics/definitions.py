@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from simserve.engines.base import EngineStatus
 from simserve.engines.controls import Paced, Sleeps
+from simserve.engines.live_replica import LiveReplica
 from simserve.server.metrics.engine_metrics import EngineMetrics
 from simserve.server.metrics.histogram import Histogram
 
@@ -75,6 +76,12 @@ GAUGES = (
     Gauge("vllm:engine_sleep_state", "Whether the engine is awake or how it sleeps.", _sleep_state, "sleep_state"),
     Gauge("simserve:time_scale", "Simulated seconds per second.", _paced(lambda engine: engine.clock.time_scale)),
     Gauge("simserve:paused", "Whether the simulated clock is held.", _paced(lambda engine: engine.clock.is_paused)),
+    Gauge(
+        "simserve:replica_state",
+        "What a replica of a cluster does.",
+        lambda metrics, _: {metrics.part.state: 1.0} if isinstance(metrics.part, LiveReplica) else {},
+        "state",
+    ),
     Gauge("simserve:clock_seconds", "Simulated seconds since the start.", lambda _, now: now.clock_s),
 )
 
@@ -105,6 +112,11 @@ COUNTERS = (
     Counter("vllm:external_prefix_cache_hits", "Tokens found in other engines' caches: none.", lambda m: 0),
     Counter("vllm:mm_cache_queries", "Images and sounds looked up in the cache: none.", lambda m: 0),
     Counter("vllm:mm_cache_hits", "Images and sounds found in the cache: none.", lambda m: 0),
+    Counter(
+        "simserve:replica_failures",
+        "How often a replica of a cluster has failed.",
+        lambda m: m.part.failures if isinstance(m.part, LiveReplica) else {},
+    ),
     Counter("vllm:request_success", "Requests ended, by reason.", lambda m: m.ended_by_reason, "finished_reason"),
 )
 

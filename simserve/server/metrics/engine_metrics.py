@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from simserve.engines.base import Engine
+from simserve.engines.live_replica import LiveReplica
 from simserve.engines.reports import Arrival, Ending, StepReport
 from simserve.server.metrics import buckets
 from simserve.server.metrics.histogram import Histogram
@@ -13,11 +14,15 @@ FINISHED_REASONS = ("stop", "length", "abort", "error", "repetition")
 class EngineMetrics:
     """Observes ``engine``, which serves ``model_name``; see :class:`simserve.engines.reports.EngineObserver`.
 
+    With ``replica`` it is about that one of a cluster's, and its index is the engine's number, as vLLM numbers engines.
     All times are the engine's own: simulated seconds, whatever the time scale.
     """
 
-    def __init__(self, engine: Engine, model_name: str) -> None:
+    def __init__(self, engine: Engine, model_name: str, replica: LiveReplica | None = None) -> None:
         self.engine = engine
+        self.part: Engine | LiveReplica = replica or engine
+        """What it counts the work of."""
+        self.number = str(replica.index if replica else 0)
         self.model_name = model_name
         self.prompt_tokens = self.cached_tokens = self.generation_tokens = self.preemptions = 0
         self.ended_by_reason = dict.fromkeys(FINISHED_REASONS, 0)

@@ -13,11 +13,11 @@ from prometheus_client.registry import Collector
 from simserve.engines.controls import Paced
 from simserve.server.metrics.definitions import COUNTERS, DISTRIBUTIONS, GAUGES, Value
 from simserve.server.metrics.engine_metrics import EngineMetrics
+from simserve.server.metrics.gateway_metrics import gateway_metrics
 from simserve.server.metrics.http_metrics import HttpCounts
 
 LABELS = ("model_name", "engine")
-ENGINE = "0"
-"""vLLM numbers the engines behind one model; here each model has one."""
+"""vLLM numbers the engines behind one model; here these are the replicas of a cluster."""
 
 
 async def metrics_page(accept: str, engines: Sequence[EngineMetrics], http: HttpCounts) -> tuple[bytes, str]:
@@ -67,14 +67,15 @@ class _EngineCollector(Collector):
             family = HistogramMetricFamily(shape.name, shape.help, labels=_labels(None))
             for metrics in engines:
                 histogram = shape.histogram(metrics)
-                family.add_metric([metrics.model_name, ENGINE], histogram.cumulative(), histogram.sum)
+                family.add_metric([metrics.model_name, metrics.number], histogram.cumulative(), histogram.sum)
             yield family
+        yield from gateway_metrics(engines)
         yield _cache_config(engines)
         yield _lateness(engines)
 
 
 def _gauges(engines: Sequence[EngineMetrics]) -> Iterator[Metric]:
-    status = [metrics.engine.status() for metrics in engines]
+    status = [metrics.part.status() for metrics in engines]
     for gauge in GAUGES:
         family = GaugeMetricFamily(gauge.name, gauge.help, labels=_labels(gauge.label))
         for metrics, now in zip(engines, status, strict=True):
@@ -89,9 +90,9 @@ def _cache_config(engines: Sequence[EngineMetrics]) -> Metric:
         "vllm:cache_config_info", "Settings of the KV cache.", labels=(*LABELS, "block_size", "num_gpu_blocks")
     )
     for metrics in engines:
-        about = metrics.engine.describe()
+        about = metrics.part.describe()
         sizes = [str(about.get(name, "")) for name in ("block_size", "kv_blocks")]
-        family.add_metric([metrics.model_name, ENGINE, *sizes], 1)
+        family.add_metric([metrics.model_name, metrics.number, *sizes], 1)
     return family
 
 
@@ -101,11 +102,12 @@ def _lateness(engines: Sequence[EngineMetrics]) -> Metric:
         "How long after it was due a token was handed over, on the wall's clock.",
         labels=_labels(None),
     )
-    for metrics in engines:
+    for metrics in {metrics.engine: metrics for metrics in reversed(engines)}.values():  # one clock, one lateness
         if isinstance(metrics.engine, Paced):
             late = metrics.engine.lateness
             bounds = [(repr(bound_s), float(count)) for bound_s, count in late.cumulative()]
-            family.add_metric([metrics.model_name, ENGINE], [*bounds, ("+Inf", float(late.count))], late.sum_s)
+            where = [metrics.model_name, metrics.number]
+            family.add_metric(where, [*bounds, ("+Inf", float(late.count))], late.sum_s)
     return family
 
 
@@ -114,7 +116,7 @@ def _labels(own: str | None) -> tuple[str, ...]:
 
 
 def _samples(metrics: EngineMetrics, value: Value, own: str | None) -> Iterator[tuple[list[str], float]]:
-    where = [metrics.model_name, ENGINE]
+    where = [metrics.model_name, metrics.number]
     if isinstance(value, Mapping):
         yield from (([*where, of], float(one)) for of, one in value.items())
     elif own is None:

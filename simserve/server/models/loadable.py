@@ -64,7 +64,7 @@ def simulated_model(name: str, entry: AvailableModel, settings: Settings, *, is_
     model, names = _named(name, entry, settings, is_default=is_default)
     memory_bytes = None if memory_gb is None else int(memory_gb * GB)
     hardware = load_hardware(entry.hardware or settings.engine.hardware).with_overrides(memory_bytes=memory_bytes)
-    setup = _prepared(model, hardware, _options(entry, settings), settings.inference.max_total_tokens)
+    setup = _prepared(model, hardware, options_of(entry, settings), settings.inference.max_total_tokens)
 
     habits, reasons = habits_in(settings.answers), settings.answers.reasoning
 
@@ -88,7 +88,7 @@ def torch_model(name: str, entry: AvailableModel, settings: Settings, *, is_defa
     if entry.hardware is not None:
         raise ConfigError("hardware means nothing to the torch engine; leave it out")
     model, names = _named(name, entry, settings, is_default=is_default)
-    options = _options(entry, settings)
+    options = options_of(entry, settings)
     if options.max_model_len is None and most is not None:
         options = replace(options, max_model_len=min(most, model.max_model_len))
     check_torch(model, options)
@@ -119,8 +119,8 @@ def _path(name: str, folder: Path | None) -> str:
     return str(folder / name) if folder is not None and (folder / name).exists() else name
 
 
-def _options(entry: AvailableModel, settings: Settings) -> EngineOptions:
-    """The engine's options of one model: its own over those of all."""
+def options_of(entry: AvailableModel, settings: Settings) -> EngineOptions:
+    """The engine's options of one model, its own over those of all; raises :class:`ConfigError`."""
     inference = settings.inference
     options = engine_options_in(settings.engine)
     if inference.max_batch_size is not None:
@@ -135,14 +135,15 @@ def _options(entry: AvailableModel, settings: Settings) -> EngineOptions:
             f"inference.optimize_first_token wants waiting prompts first, and --policy {options['policy']} does not;"
             " leave one of them out"
         )
-    _check_cap(options.get("max_model_len"), inference.max_total_tokens)
+    check_cap(options.get("max_model_len"), inference.max_total_tokens, "its longest sequence")
     return EngineOptions(**options)
 
 
-def _check_cap(max_model_len: int | None, max_total_tokens: int | None) -> None:
+def check_cap(max_model_len: int | None, max_total_tokens: int | None, what: str) -> None:
+    """Raise :class:`ConfigError` if a stated length is above the cap on all of them."""
     if None not in (max_model_len, max_total_tokens) and max_model_len > max_total_tokens:  # type: ignore[operator]
         raise ConfigError(
-            f"its longest sequence of {max_model_len} tokens is more than inference.max_total_tokens"
+            f"{what} of {max_model_len} tokens is more than inference.max_total_tokens"
             f" {max_total_tokens}; lower the first or raise the second"
         )
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from simserve.errors import ConfigError
 from simserve.server.models.available import available_models
+from simserve.server.models.clusters import cluster_models
 from simserve.server.models.pool import ModelPool, PoolLimits
 from simserve.server.settings import Settings
 
 
 def pool_of(settings: Settings) -> ModelPool:
     """A pool that is not started yet; raises :class:`simserve.errors.SimServeError` if a model cannot be served."""
+    if settings.cluster.on:
+        models = cluster_models(settings)
+        limits = PoolLimits(max_waiting_requests=settings.server.max_waiting_requests)
+        return ModelPool(models, [model.name for model in models], limits)
     models = available_models(settings)
     names = {name for model in models for name in model.names}
     preload = [models[0].name] if settings.models.preload is None else settings.models.preload

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from simserve.server.settings.cluster import ClusterSection
 from simserve.server.settings.layers import Layer, command_line_layer, environment_layer, file_layer
 from simserve.server.settings.load import load_settings
 from simserve.server.settings.sections import (
@@ -24,6 +25,7 @@ __all__ = [
     "AnswersSection",
     "AuthSection",
     "AvailableModel",
+    "ClusterSection",
     "EngineSection",
     "FailuresSection",
     "InferenceSection",

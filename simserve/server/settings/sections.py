@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_v
 from simserve.config import DEFAULT_HARDWARE, DEFAULT_MODEL, Permission
 from simserve.errors import WorkloadError
 from simserve.server.answers.lengths import USUAL_LENGTH
+from simserve.server.settings.cluster import ClusterSection
 from simserve.server.settings.quantities import (
     Bytes,
     Seconds,
@@ -29,6 +30,9 @@ EngineType = Literal["simulated", "torch"]
 
 ONLY_OF = {"simulated": ("hardware", "memory_gb", "time_scale"), "torch": ("device", "threads")}
 """Keys of `engine` that mean something to one kind of engine alone."""
+
+NOT_OF_A_CLUSTER = ("available", "models_dir", "preload", "max_loaded", "unload_timeout")
+"""Keys of `models` that mean nothing where all models are those of a cluster's groups, which are always there."""
 
 
 class ServerSection(Section):
@@ -284,6 +288,7 @@ class Settings(Section):
     logging: LoggingSection = setting(LoggingSection(), "")
     models: ModelsSection = setting(ModelsSection(), "")
     engine: EngineSection = setting(EngineSection(), "")
+    cluster: ClusterSection = setting(ClusterSection(), "")
     inference: InferenceSection = setting(InferenceSection(), "")
     answers: AnswersSection = setting(AnswersSection(), "")
     failures: FailuresSection = setting(FailuresSection(), "")
@@ -298,4 +303,17 @@ class Settings(Section):
             given = [key for key in keys if key in self.engine.model_fields_set]
             if given and type_ not in types:
                 raise contradiction(f"engine.{given[0]} means nothing to the {types.pop()} engine; leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _a_cluster_is_all_that_is_served(self) -> Settings:
+        if not self.cluster.on:
+            return self
+        if self.engine.type == "torch":
+            raise contradiction("engine.type is torch, and a cluster is simulated; leave one of them out")
+        given = [key for key in NOT_OF_A_CLUSTER if key in self.models.model_fields_set]
+        if given:
+            raise contradiction(
+                f"models.{given[0]} is not for a cluster, which serves the models of its groups; leave it out"
+            )
         return self

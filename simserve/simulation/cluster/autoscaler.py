@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import MutableSequence, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,7 +50,7 @@ class Autoscaler:
         self._members = members
         self._gateway = gateway
         self._is_over = is_over
-        self.decisions: list[ScalingDecision] = []
+        self.decisions: MutableSequence[ScalingDecision] = []
         self._link = simpy.Resource(env, capacity=1)
         self._busy_before_s: dict[Member, float] = dict.fromkeys(members, 0.0)
         self._ttft_s: list[float] = []
@@ -61,7 +61,8 @@ class Autoscaler:
 
     def ended(self, member: Member, requests: list[Request]) -> None:
         """See :class:`simserve.simulation.cluster.member.MemberObserver`."""
-        self._ttft_s += [request.first_token_s - request.arrival_s for request in requests]
+        if self._spec.metric == "ttft":
+            self._ttft_s += [request.first_token_s - request.arrival_s for request in requests]
         if member.state is State.DRAINING and not member.held:
             self._stop(member)
 

@@ -56,15 +56,16 @@ class Failures:
             member.state = State.STOPPED
             member.release_devices()
         else:
-            Moment(self._env, self._env.now + down_s, lambda _: self._come_back(member))
+            failures = member.failures
+            Moment(self._env, self._env.now + down_s, lambda _: self._come_back(member, failures))
         self._gateway.members_changed()
         self._gateway.retry(requests)
 
     def _fail_when_due(self, member: Member, spec: FailureSpec, _: simpy.Event) -> None:
         self.fail(member, spec.down_s)
 
-    def _come_back(self, member: Member) -> None:
-        if member.state is State.DOWN:
+    def _come_back(self, member: Member, failures: int) -> None:
+        if member.state is State.DOWN and member.failures == failures:  # else somebody brought it back before
             member.state = State.READY
             self._gateway.members_changed()
 

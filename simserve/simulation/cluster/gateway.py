@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from itertools import accumulate
 
 import simpy
 
-from simserve.metrics.records import FAILED, REJECTED, THROTTLED
+from simserve.metrics.records import ABORTED, FAILED, REJECTED, THROTTLED
 from simserve.scheduling import Request, Status
 from simserve.simulation.arrivals import Alarm
 from simserve.simulation.cluster.handover import Handover
@@ -49,6 +50,7 @@ class Gateway:
         self._tenants = spec.tenants
         self._traffic = list(accumulate(tenant.traffic for tenant in spec.tenants))
         self._rng = random.Random(f"tenants {spec.seed}")
+        self._tenant_by_name: dict[Hashable, int] = {tenant.name: at for at, tenant in enumerate(spec.tenants)}
         self.members = members
         self.router = router
         self.loads = loads
@@ -85,6 +87,15 @@ class Gateway:
         else:
             self._hand_on(request, pool)
 
+    def abort(self, request: Request) -> None:
+        """Drop ``request``, which has not ended, wherever it is; see :meth:`Member.abort` for its KV blocks."""
+        if not (self.queue.remove(request) or (self._handover is not None and self._handover.drop(request))):
+            member = next(member for member in self.members if request.request_id in member.held)
+            member.abort(request.request_id)
+            self.release(member, request)
+        self._end(request, ABORTED)
+        self._serve_soon()
+
     def retry(self, requests: Sequence[Request]) -> None:
         """These were on a member that has failed: they go on elsewhere, before all that wait, or fail."""
         for request in requests:
@@ -98,6 +109,25 @@ class Gateway:
             request.retries += 1
             self.queue.push_front(request)
         self._serve_queue()
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether no member is left, nor ever will be, so that all requests fail."""
+        return self._is_gone
+
+    @property
+    def unfinished_tokens(self) -> int:
+        """Of all requests that have come and not ended, prompts and answers."""
+        tokens = self.loads.total_tokens + self.queue.tokens
+        return tokens if self._handover is None else tokens + self._handover.waiting_tokens
+
+    @property
+    def free_places(self) -> float:
+        """Requests that members would take now; inf where they take any number."""
+        if self._pool is None:
+            return 0
+        most = self._limits.requests_per_replica
+        return math.inf if most is None else sum(most - len(member.held) for member in self._pool.members)
 
     def members_changed(self) -> None:
         """Some member has become ready, or is so no more."""
@@ -161,7 +191,8 @@ class Gateway:
             self.members_changed()
 
     def _assign_tenant(self, request: Request) -> None:
-        request.tenant = self._rng.choices(range(len(self._traffic)), cum_weights=self._traffic)[0]
+        drawn = self._rng.choices(range(len(self._traffic)), cum_weights=self._traffic)[0]
+        request.tenant = self._tenant_by_name.get(request.session, drawn)
         request.priority = self._tenants[request.tenant].priority
 
     def _is_too_much(self, request: Request) -> bool:
@@ -169,10 +200,7 @@ class Gateway:
         waiting = len(self.queue)
         if limits.max_requests is not None and self._came - self.done_requests > limits.max_requests:
             return True
-        tokens = self.loads.total_tokens + self.queue.tokens + tokens_of(request)
-        if self._handover is not None:
-            tokens += self._handover.waiting_tokens
-        if limits.max_tokens is not None and tokens > limits.max_tokens:
+        if limits.max_tokens is not None and self.unfinished_tokens + tokens_of(request) > limits.max_tokens:
             return True
         most = limits.max_waiting_requests
         return most is not None and waiting >= most and (waiting > 0 or self._pool_for(request) is None)

@@ -67,6 +67,16 @@ class Handover:
         self._answers: dict[Hashable, int] = {}
 
     @property
+    def waiting_requests(self) -> int:
+        """Requests that have no decode member yet."""
+        return len(self._waiting)
+
+    @property
+    def requests_on_the_way(self) -> int:
+        """Requests whose KV is on a link."""
+        return len(self._coming)
+
+    @property
     def waiting_tokens(self) -> int:
         """Of requests that have no decode member yet, prompts and answers."""
         return sum(tokens_of(request) for request, _, _ in self._waiting)
@@ -112,6 +122,10 @@ class Handover:
             request.received_tokens = 0
             instead(request)
 
+    def resume(self) -> None:
+        """There is a decode member again: nobody is given up any more."""
+        self._instead = None
+
     def lose(self, member: Member) -> list[Request]:
         """``member`` has failed: the requests that were on the way from it or to it, which have lost their KV."""
         lost = [request for request, source, _ in self._waiting if source is member]
@@ -125,6 +139,23 @@ class Handover:
         for request in lost:
             request.received_tokens = 0
         return lost
+
+    def drop(self, request: Request) -> bool:
+        """Forget ``request``; whether it was here, waiting for a member or with its KV on the way to one.
+
+        What is on a link stays there until it has come.
+        """
+        self._answers.pop(request.request_id, None)
+        waiting = [entry for entry in self._waiting if entry[0] is not request]
+        if len(waiting) < len(self._waiting):
+            self._waiting = deque(waiting)
+            return True
+        if request.request_id not in self._coming:
+            return False
+        _, _, target, blocks = self._coming.pop(request.request_id)
+        self._coming_blocks[target] -= blocks
+        self._let_go(target, request)
+        return True
 
     def _let_go(self, member: Member, request: Request) -> None:
         _, tokens = member.held.pop(request.request_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +19,15 @@ class Loads:
 
     What a router should look at are ``seen_requests`` and ``seen_tokens``, by the index of a member. They are the same
     arrays unless loads are reported only every ``staleness_s``; then they are those of the last report, at a whole
-    multiple of it. Nobody reports while the cluster is empty.
+    multiple of it. Nobody reports while the cluster is empty. ``request_counts`` and ``seen_request_counts`` are the
+    same memory again: one number of these is had for a fifth of what it costs to take it out of NumPy's array.
     """
 
     def __init__(self, env: simpy.Environment, members: int, staleness_s: float) -> None:
-        self.requests = np.zeros(members)
-        self.tokens = np.zeros(members)
+        self.request_counts = self.seen_request_counts = array("d", bytes(8 * members))
+        self._token_counts = array("d", bytes(8 * members))
+        self.requests: Floats = np.frombuffer(self.request_counts)
+        self.tokens: Floats = np.frombuffer(self._token_counts)
         self.total_requests = 0
         self.total_tokens = 0
         self.seen_requests, self.seen_tokens = self.requests, self.tokens
@@ -33,12 +37,13 @@ class Loads:
         """As many multiples of the time between reports have passed when the next one comes."""
         self._report = Alarm(env, self._on_report, before_others=True)
         if staleness_s:
-            self.seen_requests, self.seen_tokens = np.zeros(members), np.zeros(members)
+            self.seen_request_counts = array("d", bytes(8 * members))
+            self.seen_requests, self.seen_tokens = np.frombuffer(self.seen_request_counts), np.zeros(members)
 
     def add(self, member: int, tokens: int) -> None:
         """``member`` was given a request of ``tokens`` tokens."""
-        self.requests[member] += 1
-        self.tokens[member] += tokens
+        self.request_counts[member] += 1
+        self._token_counts[member] += tokens
         self.total_requests += 1
         self.total_tokens += tokens
         if self._staleness_s and not self._report.is_set:
@@ -46,8 +51,8 @@ class Loads:
 
     def remove(self, member: int, tokens: int) -> None:
         """A request of ``tokens`` tokens has left ``member``."""
-        self.requests[member] -= 1
-        self.tokens[member] -= tokens
+        self.request_counts[member] -= 1
+        self._token_counts[member] -= tokens
         self.total_requests -= 1
         self.total_tokens -= tokens
 

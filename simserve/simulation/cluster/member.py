@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable
 from enum import Enum
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import simpy
 
@@ -67,6 +67,9 @@ class Member:
     ``is_replaceable`` if somebody may start it again once it is stopped. What its features do is added to ``counts``.
     """
 
+    list_decodes: ClassVar[bool] = False
+    """As for a replica."""
+
     def __init__(
         self,
         env: simpy.Environment,
@@ -117,6 +120,11 @@ class Member:
         return self.group.setup.limits.num_blocks - 1 - least
 
     @property
+    def ingesting_requests(self) -> int:
+        """Requests that its front end has and its engine does not yet."""
+        return self._front_end.ingesting_requests if self._front_end else 0
+
+    @property
     def front_end_busy_s(self) -> float:
         """For how long the busiest process of its front end has worked."""
         return self._front_end_busy_s + (self._front_end.busy_s if self._front_end else 0.0)
@@ -130,6 +138,10 @@ class Member:
             self._admit(request)
         else:
             self._front_end.submit(request)
+
+    def abort(self, request_id: Hashable) -> None:
+        """Drop a request that it was given; its KV blocks are free when the next step is planned, at the latest."""
+        (self._front_end or self.replica).abort(request_id)
 
     def run_done(self, run: Run, finished: list[Request]) -> None:
         """See :class:`simserve.simulation.replica.StepObserver`."""
@@ -192,7 +204,13 @@ class Member:
         self.most_tokens = self.scheduler.most_tokens
         self._front_end: FrontEnd | None = new_front_end(setup, self._env, self)
         self.replica = new_replica(
-            setup, self._env, self.scheduler, self._front_end or self, self._counts, may_halt=self._may_halt
+            setup,
+            self._env,
+            self.scheduler,
+            self._front_end or self,
+            self._counts,
+            list_decodes=self.list_decodes,
+            may_halt=self._may_halt,
         )
         if self._front_end is not None:
             self._front_end.connect(self.replica, self._admit)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 
 from simserve.scheduling import Request
 from simserve.simulation.cluster.spec import TenantSpec
@@ -53,6 +53,16 @@ class GatewayQueue:
         if self._order == "fair" and place > self._clock:
             self._clock = place
         return request
+
+    def remove(self, request: Request) -> bool:
+        """Take ``request`` off, wherever it stands; whether it was here."""
+        left = [entry for entry in self._heap if entry[2] is not request]
+        if len(left) == len(self._heap):
+            return False
+        self._heap = left
+        heapify(left)
+        self.tokens -= tokens_of(request)
+        return True
 
     def _place(self, request: Request) -> float:
         if self._order == "priority":

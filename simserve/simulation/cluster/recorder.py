@@ -39,25 +39,28 @@ class GroupRecorder(Recorder):
         peak_kv_blocks: Callable[[], int],
         timer: StepTimer,
         on_done: Callable[[int, float], None] | None = None,
+        on_fold: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(None, timer, on_done)
         self.member = NOBODY
         self.moved_tokens = 0
         """Of answers, that became part of prompts when their requests went on elsewhere."""
         self._peak = peak_kv_blocks
+        self._on_fold = on_fold
+        """Called once in a while: whenever runs are summed up."""
         self._places = bytearray()
 
     def finish(self, request: Request, status: int) -> None:
         """See :meth:`Recorder.finish`; tokens that were moved into the prompt are the answer's again."""
-        moved = request.moved_tokens
-        if moved:
-            request.moved_tokens = 0
-            self.moved_tokens += moved
-            request.input_tokens -= moved
-            request.produced_tokens += moved
-            request.output_tokens += moved
+        if request.moved_tokens:
+            self.moved_tokens += give_back_moved(request)
         self._places += PLACE_ROW(request.request_id, self.member, request.tenant, request.retries)
         super().finish(request, status)
+
+    def _fold(self) -> None:
+        super()._fold()
+        if self._on_fold is not None:
+            self._on_fold()
 
     def peak_kv_blocks(self) -> int:
         return self._peak()
@@ -69,6 +72,15 @@ class GroupRecorder(Recorder):
 
 class SpeculativeGroupRecorder(SpeculativeRecorder, GroupRecorder):
     """Of a group whose members speculate."""
+
+
+def give_back_moved(request: Request) -> int:
+    """Make the tokens that were moved into the prompt the answer's again; how many these are."""
+    moved, request.moved_tokens = request.moved_tokens, 0
+    request.input_tokens -= moved
+    request.produced_tokens += moved
+    request.output_tokens += moved
+    return moved
 
 
 def merged_records(recorders: Sequence[GroupRecorder]) -> tuple[Records, Places]:

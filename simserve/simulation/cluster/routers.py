@@ -23,6 +23,9 @@ from simserve.simulation.cluster.loads import Floats, Loads
 from simserve.simulation.cluster.member import Member
 from simserve.simulation.plugins import module_at
 
+MOST_REMEMBERED = 1 << 18
+"""Beginnings of prompts, or sessions, that a router remembers: the last ones, for a server may run for years."""
+
 
 class Pool:
     """Members among whom a router may choose, at least one, in order of their ``index``."""
@@ -112,7 +115,7 @@ class PowerOfTwo(Router):
         if second >= first:
             second += 1
         one, other = members[first], members[second]
-        requests = self.loads.seen_requests
+        requests = self.loads.seen_request_counts
         return other if requests[other.index] < requests[one.index] else one
 
 
@@ -132,7 +135,7 @@ class PrefixAware(Router):
 
     def choose(self, request: Request, pool: Pool) -> Member:
         scores = self.loads.seen_tokens[pool.indexes]
-        given = self._given.setdefault(request.units[0], set()) if request.units else set()
+        given = self._given_alike(request) if request.units else set()
         if given:
             weight = self.options["prefix_weight"]
             for place, member in enumerate(pool.members):
@@ -141,6 +144,14 @@ class PrefixAware(Router):
         chosen = self.least(scores, pool)
         given.add(chosen.index)
         return chosen
+
+    def _given_alike(self, request: Request) -> set[int]:
+        given = self._given.get(request.units[0])
+        if given is None:
+            given = self._given[request.units[0]] = set()
+            if len(self._given) > MOST_REMEMBERED:
+                del self._given[next(iter(self._given))]
+        return given
 
     def forget(self, member: Member) -> None:
         for given in self._given.values():
@@ -164,6 +175,8 @@ class SessionAffinity(Router):
         chosen = self.least(self.loads.seen_requests[pool.indexes], pool)
         if session is not None:
             self._home[session] = chosen
+            if len(self._home) > MOST_REMEMBERED:
+                del self._home[next(iter(self._home))]
         return chosen
 
 

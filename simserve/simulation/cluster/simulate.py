@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import simpy
 
@@ -17,6 +18,7 @@ from simserve.simulation.cluster.groups import Group, prepare_groups
 from simserve.simulation.cluster.handover import Handover
 from simserve.simulation.cluster.loads import Loads
 from simserve.simulation.cluster.member import Member, MemberObserver, State
+from simserve.simulation.cluster.process_memory import ENOUGH_MEMBERS, for_many_members, use_huge_pages
 from simserve.simulation.cluster.recorder import GroupRecorder, SpeculativeGroupRecorder
 from simserve.simulation.cluster.result import ClusterResult, result_of
 from simserve.simulation.cluster.routers import Router, router_named
@@ -65,6 +67,8 @@ def simulate_cluster(
 class Cluster:
     """Everything that takes part in one run; see :func:`simulate_cluster`."""
 
+    new_member: ClassVar[type[Member]] = Member
+
     def __init__(self, spec: ClusterSpec, groups: list[Group], source: Source, on_progress: Progress | None) -> None:
         self.spec = spec
         self.groups = groups
@@ -98,7 +102,8 @@ class Cluster:
     def run(self) -> None:
         """From the first request to the last end."""
         self.source.start(self.env, self.gateway.submit)
-        self.env.run()
+        with for_many_members(len(self.members)):
+            self.env.run()
         if self._on_progress:
             self._on_progress(self.gateway.done_requests, len(self.source), self.env.now)
 
@@ -112,7 +117,7 @@ class Cluster:
         members: list[Member] = []
         for group, recorder in zip(self.groups, self.recorders, strict=True):
             for number in range(max(group.spec.replicas, most.get(group.name, 0))):
-                member = Member(
+                member = self.new_member(
                     self.env,
                     len(members),
                     number,
@@ -134,7 +139,8 @@ class Cluster:
             return max((member.peak_kv_blocks for member in self.members_of(group.name)), default=0)
 
         made = GroupRecorder if group.setup.speculation is None else SpeculativeGroupRecorder
-        return made(peak_kv_blocks, group.setup.timer, self._report if self._on_progress else None)
+        on_fold = use_huge_pages if group.spec.replicas >= ENOUGH_MEMBERS else None
+        return made(peak_kv_blocks, group.setup.timer, self._report if self._on_progress else None, on_fold)
 
     def _new_handover(self) -> Handover | None:
         if not self.spec.links:

@@ -1,8 +1,9 @@
 """What a SimServe server has served, as ``GET /trace`` writes it: JSON Lines, one request each.
 
 ``prefix_hashes`` name the blocks that the prompt begins with, ``unit_tokens`` tokens each: equal hashes mean that
-everything up to there is equal. ``cached_tokens`` and ``finish_reason`` are what happened to the request where it was
-served; another engine finds its own. A request that was given up before its first token has no output and is left out.
+everything up to there is equal. ``cached_tokens``, ``finish_reason`` and, of a cluster, ``replica`` are what happened
+to the request where it was served; another engine finds its own. A request that was given up before its first token has
+no output and is left out.
 """
 
 from __future__ import annotations
@@ -61,6 +62,6 @@ def _length(hashes: object) -> int:
 FORMAT = TraceFormat(
     name="SimServe JSON Lines",
     required=("arrival_s", "input_tokens", "output_tokens", "unit_tokens", "prefix_hashes"),
-    optional=("request_id", "cached_tokens", "finish_reason"),
+    optional=("request_id", "cached_tokens", "finish_reason", "replica"),
     read=_read,
 )

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import pytest
 from pydantic import BaseModel
 
-from server.effects import engine, processes, sections
+from server.effects import cluster, engine, processes, sections
 from simserve.server.settings import AvailableModel, Settings
 from simserve.server.settings.sections import KeySection
 
-EFFECTS = {**engine.EFFECTS, **processes.EFFECTS, **sections.EFFECTS}
+EFFECTS = {**cluster.EFFECTS, **engine.EFFECTS, **processes.EFFECTS, **sections.EFFECTS}
 BELOW = {"auth.keys": ("auth.keys[]", KeySection), "models.available": ("models.available.<name>", AvailableModel)}
 """Where a key holds sections of its own."""
 

@@ -13,6 +13,8 @@ from simserve.server.settings.reference import every_key, settings_reference
 
 ROOT = Path(__file__).parents[3]
 EXAMPLE = (ROOT / "examples/config.yaml").read_text()
+AT_ODDS = ("models_dir", "device", "threads", "dataset", "file", "replicas", "router", "router_staleness")
+"""Keys that cannot be together with others that the example shows."""
 
 
 def test_the_page_has_just_the_keys_that_there_are() -> None:
@@ -30,7 +32,7 @@ def test_the_example_is_valid_and_its_models_can_be_served() -> None:
 
 def test_the_example_is_valid_with_all_that_is_commented_out() -> None:
     lines = [re.sub(r"^( *)# (?=( *- |[a-z_]+:|  ))", r"\1", line) for line in EXAMPLE.splitlines()]
-    text = "\n".join(line for line in lines if not re.match(" *(models_dir|device|threads|dataset):", line))
+    text = "\n".join(line for line in lines if not re.match(f" *({'|'.join(AT_ODDS)}):", line))
     text = text.replace("secret_key: ...", "secret_key: " + "x" * 32)
     chosen = settings(text)
     assert chosen.auth.keys[1].permissions == ["chat", "models"]
