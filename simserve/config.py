@@ -54,6 +54,7 @@ class EngineOptions:
     quantization: str | None = None
     kv_cache_dtype: str = "auto"
     tensor_parallel_size: int = 1
+    pipeline_parallel_size: int = 1
     max_num_seqs: int | None = None
     max_num_batched_tokens: int | None = None
     max_model_len: int | None = None
@@ -86,6 +87,7 @@ class EngineOptions:
 
     def __post_init__(self) -> None:
         _at_least_one("--tensor-parallel-size", self.tensor_parallel_size)
+        _at_least_one("--pipeline-parallel-size", self.pipeline_parallel_size)
         _at_least_one("--max-num-seqs", self.max_num_seqs)
         _at_least_one("--max-num-batched-tokens", self.max_num_batched_tokens)
         _at_least_one("--max-model-len", self.max_model_len)

@@ -76,6 +76,7 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--tensor-parallel-size", "-tp", type=whole_number, metavar="N", help="devices that share the model (1)"
     )
+    _add_parallel_arguments(group)
     group.add_argument(
         "--max-num-seqs", type=whole_number, metavar="N", help="most requests in one step (vLLM's choice)"
     )
@@ -97,6 +98,17 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     _add_host_arguments(parser)
     add_feature_arguments(parser)
     _add_policy_arguments(parser)
+
+
+def _add_parallel_arguments(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--pipeline-parallel-size",
+        "-pp",
+        type=whole_number,
+        metavar="N",
+        default=DEFAULTS.pipeline_parallel_size,
+        help="stages that the model's layers are split over, each of so many devices (1)",
+    )
 
 
 def _add_front_end_arguments(parser: argparse.ArgumentParser) -> None:

@@ -309,7 +309,7 @@ class SimulatedEngine(PacedEngine):
             inflight_batches=int(self._replica.step_in_flight),
             kv_blocks_total=blocks.usable_blocks,
             kv_blocks_used=blocks.used_blocks,
-            kv_block_bytes=self._setup.block_bytes * self._setup.options.tensor_parallel_size,
+            kv_block_bytes=self._setup.block_bytes * self._setup.devices,
             extra={"preemptions": self._preemptions},
             failure=self._failure,
         )

@@ -60,17 +60,19 @@ def plan_memory(
     quantization: Quantization | None = None,
     kv_dtype: str | None = None,
     graph_bytes: int = 0,
+    devices: int | None = None,
 ) -> MemoryPlan:
     """Split a device's memory as vLLM does at start: (memory x utilisation - weights - activations - runtime) / block.
 
     ``graph_bytes`` is what captured graphs take, which vLLM counts from 0.21 on; before, they take of what
-    ``gpu_memory_utilization`` leaves free. Raises :class:`CapacityError` with the numbers if not even a few blocks are
+    ``gpu_memory_utilization`` leaves free. ``devices`` work together in all, where these are more than the
+    tensor-parallel ones. Raises :class:`CapacityError` with the numbers if not even a few blocks are
     left.
     """
     usable = int(reported_memory_bytes(hardware) * gpu_memory_utilization)
     weights = model.weight_bytes_for(dtype, tensor_parallel_size, quantization)
     activations = activation_bytes(model, tensor_parallel_size, max_num_batched_tokens, max_num_seqs)
-    runtime = RUNTIME_BYTES + graph_bytes + _collective_bytes(tensor_parallel_size)
+    runtime = RUNTIME_BYTES + graph_bytes + _collective_bytes(devices or tensor_parallel_size)
     block = model.kv_bytes_per_token(kv_dtype or dtype, tensor_parallel_size) * block_size
     blocks = blocks_of(model, hardware, tensor_parallel_size, usable, weights + activations + runtime, block)
     return MemoryPlan(usable, weights, activations, runtime, block, blocks)

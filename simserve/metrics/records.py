@@ -97,6 +97,7 @@ class RunDescription:
     kv_blocks: int
     block_size: int
     tensor_parallel_size: int
+    pipeline_parallel_size: int
     max_num_seqs: int
     max_num_batched_tokens: int
     max_model_len: int

@@ -2,7 +2,7 @@
 
 ``catalog`` finds a model by name or path, ``huggingface`` reads its config, ``spec`` holds what was read and what
 follows from it (parameters, bytes, KV cache), ``operators`` the arithmetic of its matrix products and attention,
-``quantization`` how checkpoints store their matrices in fewer bits.
+``quantization`` how checkpoints store their matrices in fewer bits, ``stages`` what a pipeline stage has of a model.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from simserve.models.huggingface import ARCHITECTURES, parse_config
 from simserve.models.operators import Attention, Gemm
 from simserve.models.quantization import METHODS, Quantization
 from simserve.models.spec import DTYPE_BYTES, ModelSpec, MoeSpec, dtype_bytes_of
+from simserve.models.stages import StageModel, split_into_stages, stage_layers
 
 __all__ = [
     "ARCHITECTURES",
@@ -22,8 +23,11 @@ __all__ = [
     "ModelSpec",
     "MoeSpec",
     "Quantization",
+    "StageModel",
     "dtype_bytes_of",
     "list_models",
     "load_model",
     "parse_config",
+    "split_into_stages",
+    "stage_layers",
 ]

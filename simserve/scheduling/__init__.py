@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from simserve.scheduling.numbered_kv_cache import NumberedKVCache
 from simserve.scheduling.orca import Orca
+from simserve.scheduling.pipelined import Cohort, Pipelined, PipelinedPriority
 from simserve.scheduling.plan import PrefillChunk, Stall, StepPlan
 from simserve.scheduling.request import Request, Status
 from simserve.scheduling.sarathi import Sarathi
@@ -24,6 +25,6 @@ POLICIES: dict[str, type[Scheduler]] = {
 """Scheduling policies by the name that ``--policy`` takes."""
 
 __all__ = [
-    "POLICIES", "NumberedKVCache", "Options", "PrefillChunk", "Request", "Scheduler", "SchedulerLimits", "Stall",
-    "Status", "StepPlan", "VllmV1", "VllmV1Priority",
+    "POLICIES", "Cohort", "NumberedKVCache", "Options", "Pipelined", "PipelinedPriority", "PrefillChunk", "Request",
+    "Scheduler", "SchedulerLimits", "Stall", "Status", "StepPlan", "VllmV1", "VllmV1Priority",
 ]  # fmt: skip

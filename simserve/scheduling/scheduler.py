@@ -174,7 +174,7 @@ class Scheduler(ABC):
             plan.resuming = [stall for stall in self._stalls if stall.count]
             self._stalls = []
         if list_decodes and not plan.decodes_wait:
-            plan.decodes = [request for request in self.running.values() if request.decode_offset is not None]
+            plan.decodes = self._decodes_now()
         if plan.chunks:
             for chunk in plan.chunks:
                 if chunk.samples:
@@ -319,6 +319,10 @@ class Scheduler(ABC):
         victim.preemptions += 1
         self.waiting.push_front(victim)
         plan.preempted.append(victim)
+
+    def _decodes_now(self) -> list[Request]:
+        """Who may get a token from the step being planned, in order of admission."""
+        return [request for request in self.running.values() if request.decode_offset is not None]
 
     def _stall(self, plan: StepPlan) -> None:
         """Nobody in the decode set gets a token: those who had one in the step before stall from now on."""

@@ -91,7 +91,7 @@ class VllmV1(Scheduler):
 
     def _walk_running(self, plan: StepPlan, budget: int) -> int:
         """Visit each request in order, as vLLM does in every step: who is served depends on who came before."""
-        decodes = [request for request in self.running.values() if request.decode_offset is not None]
+        decodes = self._decodes_now()
         for request in decodes:
             self._decoding.leave(request, plan.index)
         walk = _Walk(list(self.running.values()), dict.fromkeys(decodes), plan.returning, budget)

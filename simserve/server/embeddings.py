@@ -10,7 +10,8 @@ import math
 from array import array
 from collections import Counter
 from collections.abc import Sequence
-from typing import Annotated, Literal, Protocol
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +20,9 @@ from pydantic import Field
 
 from simserve.engines.base import Engine, GenerationRequest
 from simserve.server.errors import ApiError
-from simserve.server.fields import Fields, Prompts, Whole
-from simserve.server.streams import drained, opened, together
+from simserve.server.fields import Fields, Prompts, Truncation, Whole, truncated
+from simserve.server.plans import Cut
+from simserve.server.streams import Ended, drained, opened, together
 
 Vector = npt.NDArray[np.float32]
 
@@ -32,7 +34,13 @@ class EmbeddingRequest(Fields):
     input: Prompts
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[Whole, Field(ge=1)] | None = None
+    truncate_prompt_tokens: Truncation = None
+    truncation_side: Literal["left", "right"] = "right"
     user: str | None = None
+
+    def cut(self, max_model_len: int) -> Cut:
+        """What ``truncate_prompt_tokens`` makes of each text's tokens."""
+        return lambda tokens: truncated(tokens, self.truncate_prompt_tokens, max_model_len - 1, self.truncation_side)
 
     def check_dimensions(self, dimensions: int) -> None:
         """Raise 400 for vectors of another length than the model's: only models made for it can be cut."""
@@ -43,6 +51,14 @@ class EmbeddingRequest(Fields):
             )
 
 
+@dataclass(frozen=True)
+class Embedded:
+    """What an embedder made, vectors or scores, in the order of what was asked; ``reads`` say how long reading took."""
+
+    values: Sequence[Any]
+    reads: Sequence[Ended] = ()
+
+
 class Embedder(Protocol):
     """Turns prompts into vectors of length 1, with one kind of engine."""
 
@@ -51,11 +67,11 @@ class Embedder(Protocol):
         """How many numbers a vector has."""
         ...
 
-    async def embed(self, prompts: Sequence[Sequence[int]], request_id: str) -> list[Vector]:
+    async def embed(self, prompts: Sequence[Sequence[int]], request_id: str) -> Embedded:
         """A vector for each prompt, once the engine has read them all."""
         ...
 
-    async def scores(self, pairs: Sequence[tuple[list[int], list[int]]], request_id: str) -> list[float]:
+    async def scores(self, pairs: Sequence[tuple[list[int], list[int]]], request_id: str) -> Embedded:
         """How well the second of each pair matches the first, once the engine has read both."""
         ...
 
@@ -76,21 +92,21 @@ class SimulatedEmbedder:
         self.dimensions = hidden_size
         self._numbers = itertools.count()
 
-    async def embed(self, prompts: Sequence[Sequence[int]], request_id: str) -> list[Vector]:
-        await self._read(prompts, request_id)
-        return [self._vector(tokens) for tokens in prompts]
+    async def embed(self, prompts: Sequence[Sequence[int]], request_id: str) -> Embedded:
+        reads = await self._read(prompts, request_id)
+        return Embedded([self._vector(tokens) for tokens in prompts], reads)
 
-    async def scores(self, pairs: Sequence[tuple[list[int], list[int]]], request_id: str) -> list[float]:
+    async def scores(self, pairs: Sequence[tuple[list[int], list[int]]], request_id: str) -> Embedded:
         """How alike the words of both are: the cosine of their token counts."""
-        await self._read([one + other for one, other in pairs], request_id)
-        return [_likeness(one, other) for one, other in pairs]
+        reads = await self._read([one + other for one, other in pairs], request_id)
+        return Embedded([_likeness(one, other) for one, other in pairs], reads)
 
-    async def _read(self, prompts: Sequence[Sequence[int]], request_id: str) -> None:
+    async def _read(self, prompts: Sequence[Sequence[int]], request_id: str) -> list[Ended]:
         sequences = [
             GenerationRequest(f"{request_id}-{next(self._numbers)}", tokens, max_tokens=1) for tokens in prompts
         ]
         async with opened(self._engine, sequences) as streams:
-            await together([drained(stream) for stream in streams])
+            return await together([drained(stream) for stream in streams])
 
     def over(self, engine: Engine) -> SimulatedEmbedder:
         other = copy.copy(self)  # with the same numbers: sequences have ids of their own

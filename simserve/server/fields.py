@@ -131,3 +131,18 @@ LogitBias = Annotated[
     ),
 ]
 Logprobs = Annotated[Whole, Field(ge=0, le=MAX_LOGPROBS)]
+Truncation = Annotated[Whole, Field(ge=-1)] | None
+"""vLLM's ``truncate_prompt_tokens``: the most tokens that are read of a prompt, -1 for as many as fit."""
+
+
+def truncated(tokens: list[int], most: int | None, room: int, side: str, before: int = 0) -> list[int]:
+    """``tokens`` without those on one ``side`` that are more than ``most``; -1 stands for ``room``.
+
+    Of so many tokens ``before`` them all are kept, and count.
+    """
+    if most is None:
+        return tokens
+    kept = max(0, (room if most < 0 else most) - before)
+    if len(tokens) <= kept:
+        return tokens
+    return tokens[:kept] if side == "right" else tokens[len(tokens) - kept :]

@@ -17,17 +17,43 @@ TokenBytes = Callable[[int], bytes]
 
 @dataclass(frozen=True)
 class Told:
-    """One token as clients are told of it: its bytes, its logprob (a prompt's first has none), and the likeliest."""
+    """One token as clients are told of it: its bytes, its logprob (a prompt's first has none), and the likeliest.
+
+    ``top_ids`` are the ids of the likeliest.
+    """
 
     raw: bytes
     logprob: float | None
     top: tuple[tuple[bytes, float], ...] = ()
+    top_ids: tuple[int, ...] = ()
 
 
 def told(entry: TokenLogprob, token_bytes: TokenBytes) -> Told:
     """What an engine says of a token, with bytes for ids."""
     top = tuple((token_bytes(token_id), logprob) for token_id, logprob in entry.top)
-    return Told(token_bytes(entry.token_id), entry.logprob, top)
+    return Told(token_bytes(entry.token_id), entry.logprob, top, tuple(token_id for token_id, _ in entry.top))
+
+
+def name_by_id(token_id: int) -> bytes:
+    """What a token is called where the client asks for ``return_tokens_as_token_ids``."""
+    return b"token_id:%d" % token_id
+
+
+def prompt_logprobs(token_ids: Sequence[int], tokens: Sequence[Told]) -> list[dict[str, Any] | None]:
+    """vLLM's list of a prompt's logprobs: for each token but the first, it and the likeliest in its place, by id."""
+    return [
+        None if one.logprob is None else _ranked(token_id, one) for token_id, one in zip(token_ids, tokens, strict=True)
+    ]
+
+
+def _ranked(token_id: int, one: Told) -> dict[str, Any]:
+    own = (token_id, one.raw, one.logprob)
+    likeliest = [(other, raw, logprob) for other, (raw, logprob) in zip(one.top_ids, one.top, strict=True)]
+    both = [*likeliest, *([] if token_id in one.top_ids else [own])]
+    return {
+        str(other): {"logprob": max(logprob or 0.0, LEAST_LOGPROB), "rank": rank, "decoded_token": shown(raw)}
+        for rank, (other, raw, logprob) in enumerate(both, 1)
+    }
 
 
 class LogprobsWriter(Protocol):

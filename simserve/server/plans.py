@@ -46,6 +46,8 @@ class Piece:
     stop_reason: str | int | None = None
     reasoning: str = ""
     calls: tuple[ToolDelta, ...] = ()
+    token_ids: tuple[int, ...] | None = None
+    """Its tokens, where the client wants to know."""
 
 
 def merged(pieces: Sequence[Piece]) -> Piece:
@@ -61,6 +63,7 @@ def merged(pieces: Sequence[Piece]) -> Piece:
         stop_reason=last.stop_reason,
         reasoning="".join(piece.reasoning for piece in pieces),
         calls=merged_calls([delta for piece in pieces for delta in piece.calls]),
+        token_ids=None if last.token_ids is None else tuple(one for piece in pieces for one in piece.token_ids or ()),
     )
 
 
@@ -108,6 +111,14 @@ class Choice(Protocol):
 
 
 @dataclass(frozen=True)
+class Tells:
+    """What vLLM's clients may want to know of tokens; ``prompt_logprobs`` has vLLM's list for each prompt."""
+
+    token_ids: bool
+    prompt_logprobs: Sequence[Any] | None = None
+
+
+@dataclass(frozen=True)
 class Plan:
     """All choices of one HTTP request; ``prompt_tokens`` counts each of the ``prompts`` once, however many choices.
 
@@ -121,6 +132,8 @@ class Plan:
     audio_tokens: int = 0
     returned: int | None = None
     """How many choices of each prompt are told, the best ones; None for all of them."""
+    tells: Tells | None = None
+    """What is told of tokens beside the answers; None for nothing."""
 
     @property
     def output_tokens(self) -> int:

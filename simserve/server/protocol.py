@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from simserve.server.errors import ApiError
 from simserve.server.fields import (
@@ -25,12 +26,15 @@ from simserve.server.fields import (
     Prompts,
     Stops,
     TokenIds,
+    Truncation,
     Whole,
     contradiction,
     first_problem,
+    truncated,
 )
 from simserve.server.formats import ResponseFormat, StructuredOutputs, Wanted
 from simserve.server.messages import Messages
+from simserve.server.request_ids import USABLE
 from simserve.server.tools import Tool, ToolChoice, check_tools, must_call, usable
 
 MAX_CHOICES = 128
@@ -38,6 +42,8 @@ MAX_SEQUENCES = 16_384
 """Of one request: all choices of all its prompts."""
 
 MAX_TOOLS = 128
+GUIDES = {f"guided_{name}": name for name in ("json", "regex", "choice", "grammar")}
+"""vLLM's fields from before there was ``structured_outputs``, and what they are called in it."""
 ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -63,10 +69,25 @@ def parse(
     if refuse is not None:
         refuse(fields)
     fields |= {name: value for name, value in (defaults or {}).items() if fields.get(name) is None}
+    if not fields.keys().isdisjoint(GUIDES):
+        fields = _with_newer_names(fields)
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
         raise first_problem(error) from None
+
+
+def _with_newer_names(fields: dict[str, Any]) -> dict[str, Any]:
+    older = {GUIDES[name]: value for name, value in fields.items() if name in GUIDES and value is not None}
+    if older and fields.get("structured_outputs") is not None:
+        raise ApiError("Give either `structured_outputs` or `guided_...`.", param="structured_outputs")
+    return {**fields, "structured_outputs": older} if older else fields
+
+
+def _usable_id(name: str) -> str:
+    if not USABLE.fullmatch(name):
+        raise PydanticCustomError("request_id", "give up to 128 letters, digits and _ . : -")
+    return name
 
 
 class StreamOptions(Fields):
@@ -122,7 +143,12 @@ class CompletionFields(SamplingFields):
     stream_options: StreamOptions | None = None
     priority: Annotated[Whole, Field(ge=-(2**31), lt=2**31)] = 0
     cache_salt: Annotated[str, Field(min_length=1)] | None = None
-    truncate_prompt_tokens: Annotated[Whole, Field(ge=-1)] | None = None
+    truncate_prompt_tokens: Truncation = None
+    truncation_side: Literal["left", "right"] = "left"
+    prompt_logprobs: Logprobs | None = None
+    return_token_ids: Flag = False
+    return_tokens_as_token_ids: Flag = False
+    request_id: Annotated[str, AfterValidator(_usable_id)] | None = None
     user: str | None = None
     metadata: dict[str, Any] = Field(default_factory=dict)
 
@@ -130,6 +156,8 @@ class CompletionFields(SamplingFields):
     def _fields_agree(self) -> CompletionFields:
         if self.stream_options is not None and not self.stream:
             raise contradiction("stream_options", "`stream_options` is only allowed when `stream` is true")
+        if self.stream and self.prompt_logprobs is not None:
+            raise contradiction("prompt_logprobs", "`prompt_logprobs` cannot be streamed; leave `stream` out")
         limit = self.token_limit()
         if limit is not None and self.min_tokens > limit:
             raise contradiction("min_tokens", "`min_tokens` must not exceed the most tokens allowed")
@@ -143,10 +171,18 @@ class CompletionFields(SamplingFields):
         """How many answers are generated to each prompt; ``n`` of them are told."""
         return self.n
 
-    def truncated(self, tokens: list[int]) -> list[int]:
-        """The last ``truncate_prompt_tokens`` of a prompt; -1 leaves it as it is."""
-        most = self.truncate_prompt_tokens
-        return tokens if most is None or most < 0 else tokens[len(tokens) - min(most, len(tokens)) :]
+    @property
+    def tells_of_tokens(self) -> bool:
+        """Whether more is to be told of tokens than their text and their logprobs."""
+        return self.return_token_ids or self.prompt_logprobs is not None
+
+    def truncated(self, tokens: list[int], max_model_len: int) -> list[int]:
+        """A prompt of ``truncate_prompt_tokens`` tokens at most, its last ones unless ``truncation_side`` is right.
+
+        -1 are as many as leave room for the answer, or for one token of it if it has no limit.
+        """
+        room = max_model_len - max(1, self.token_limit() or 0)
+        return truncated(tokens, self.truncate_prompt_tokens, room, self.truncation_side)
 
     def likeliest_tokens(self) -> int | None:
         """How many of the likeliest tokens to tell with each token's logprob; None if no logprobs are wanted."""
@@ -180,6 +216,9 @@ class ChatRequest(CompletionFields):
     thinking_token_budget: Annotated[Whole, Field(ge=0)] | None = None
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
     echo: Flag = False
+    add_generation_prompt: Flag = True
+    add_special_tokens: Flag = False
+    continue_final_message: Flag = False
 
     @model_validator(mode="after")
     def _chat_fields_agree(self) -> ChatRequest:
@@ -187,8 +226,9 @@ class ChatRequest(CompletionFields):
             raise contradiction("tool_choice", "`tool_choice` needs `tools`")
         if self.top_logprobs and not self.logprobs:
             raise contradiction("top_logprobs", "`top_logprobs` needs `logprobs` to be true")
-        if self.echo:
-            raise contradiction("echo", "`echo` is for /v1/completions; a chat answers with a message of its own")
+        if self.continue_final_message and self.add_generation_prompt:
+            message = "`continue_final_message` needs `add_generation_prompt` to be false: nobody else is to speak"
+            raise contradiction("continue_final_message", message)
         check_tools(self.tools or [])
         usable(self.tools or [], self.tool_choice)
         return self
@@ -220,6 +260,11 @@ class ChatRequest(CompletionFields):
         if self.reasoning_effort == "none" or False in switches:
             return None
         return self.reasoning_effort or ("medium" if by_default or True in switches else None)
+
+    def repeated(self) -> str:
+        """The last message's text if the answer is to begin with it: one that the assistant says, or goes on with."""
+        last = self.messages[-1]
+        return last.text() if self.echo and (last.role == "assistant" or not self.add_generation_prompt) else ""
 
     def conversation(self) -> list[dict[str, str]]:
         """The messages for the simulated engine; tools stand before them as JSON, so that they cost prompt tokens."""

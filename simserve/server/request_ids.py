@@ -10,6 +10,9 @@ from aiohttp import web
 
 from simserve.server.errors import Handler
 
+USABLE = re.compile(r"(?!sk-)[\w.:-]{1,128}", re.ASCII)
+"""What a client may call its request; a key is not a name."""
+
 _current: ContextVar[str] = ContextVar("simserve_request_id", default="")
 
 
@@ -17,7 +20,7 @@ _current: ContextVar[str] = ContextVar("simserve_request_id", default="")
 async def request_ids(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Take the client's own ``X-Request-Id`` where it sent a usable one, which a key is not, else make one up."""
     sent = request.headers.get("X-Request-Id", "")
-    _current.set(sent if re.fullmatch(r"(?!sk-)[\w.:-]{1,128}", sent, re.ASCII) else uuid.uuid4().hex)
+    _current.set(sent if USABLE.fullmatch(sent) else uuid.uuid4().hex)
     return await handler(request)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from simserve.server.plans import Piece, Plan, ToolDelta
+from simserve.server.plans import Choice, Piece, Plan, Tells, ToolDelta
 from simserve.server.streams import Answer, Ended
 
 DONE = b"data: [DONE]\n\n"
@@ -101,9 +101,32 @@ def timing_metrics(ended: Ended) -> dict[str, float]:
 def whole_body(envelope: Envelope, plan: Plan, answers: Sequence[Answer]) -> bytes:
     """The body of an answer that is not streamed."""
     body = envelope.fields(chunk=False)
-    body["choices"] = [_whole_choice(answer, chat=envelope.chat) for answer in best(plan, answers)]
+    body["choices"] = choices = [_whole_choice(answer, chat=envelope.chat) for answer in best(plan, answers)]
     body["usage"] = final_usage(plan, answers)
+    if plan.tells is not None:
+        _tell_of_tokens(body, choices, plan, plan.tells, best(plan, answers), chat=envelope.chat)
     return orjson.dumps(body)
+
+
+def _tell_of_tokens(
+    body: dict[str, object],
+    choices: Sequence[dict[str, object]],
+    plan: Plan,
+    tells: Tells,
+    answers: Sequence[Answer],
+    *,
+    chat: bool,
+) -> None:
+    """Add what vLLM has of the prompt, to a chat's body or to each of a completion's choices, and of the answer."""
+    for at, (choice, answer) in enumerate(zip(choices, answers, strict=True)):
+        prompt = at * plan.prompts // len(answers)
+        of_prompt = body if chat else choice
+        if tells.token_ids:
+            choice["token_ids"] = answer.token_ids
+            first = plan.choices[prompt * len(plan.choices) // plan.prompts]
+            of_prompt["prompt_token_ids"] = list(first.sequence.prompt_token_ids)
+        if tells.prompt_logprobs is not None:
+            of_prompt["prompt_logprobs"] = tells.prompt_logprobs[prompt]
 
 
 def best(plan: Plan, answers: Sequence[Answer]) -> Sequence[Answer]:
@@ -209,6 +232,36 @@ class ChunkWriter:
         return _event(self._envelope.fields(chunk=True) | {"choices": [choice]})
 
 
+class TokenIdWriter(ChunkWriter):
+    """The same with vLLM's ``token_ids`` in each chunk, and those of the prompt in the first."""
+
+    def __init__(self, envelope: Envelope, index: int, prompt_token_ids: Sequence[int]) -> None:
+        super().__init__(envelope, index)
+        self._prompt: dict[str, object] = {"prompt_token_ids": list(prompt_token_ids)}
+
+    def opening(self) -> bytes:
+        """See :meth:`ChunkWriter.opening`."""
+        frame = super().opening()
+        return _with_fields(frame, self._prompt) if frame else frame
+
+    def content(self, piece: Piece, usage_so_far: dict[str, object] | None = None) -> bytes:
+        """See :meth:`ChunkWriter.content`; tokens of which there is nothing else to tell have a frame, too."""
+        fields: dict[str, object] = {"token_ids": list(piece.token_ids or ())}
+        if not self._envelope.chat:
+            fields, self._prompt = fields | self._prompt, {}
+        name = "delta" if self._envelope.chat else "text"
+        choice = {"index": self._index, name: self._said(piece), "logprobs": piece.logprobs, **STILL_GOING_ON, **fields}
+        frame = _event(self._envelope.fields(chunk=True) | {"choices": [choice]})
+        return frame if usage_so_far is None else _with_usage(frame, usage_so_far)
+
+
+def writer_for(envelope: Envelope, plan: Plan, choice: Choice) -> ChunkWriter:
+    """What makes the frames of ``choice``."""
+    if plan.tells is not None and plan.tells.token_ids:
+        return TokenIdWriter(envelope, choice.index, choice.sequence.prompt_token_ids)
+    return ChunkWriter(envelope, choice.index)
+
+
 def closing_frame(envelope: Envelope, extras: Mapping[str, object]) -> bytes:
     """The extra frame at the end of a stream: no choices, only what ``stream_options`` asked for."""
     return _event({**envelope.fields(chunk=True), "choices": [], **extras})
@@ -219,7 +272,12 @@ def _event(body: dict[str, object]) -> bytes:
 
 
 def _with_usage(frame: bytes, counts: dict[str, object]) -> bytes:
-    return b'%b,"usage":%b}\n\n' % (frame[: -len(b"}\n\n")], orjson.dumps(counts))
+    return _with_fields(frame, {"usage": counts})
+
+
+def _with_fields(frame: bytes, fields: Mapping[str, object]) -> bytes:
+    """A frame of one event with more fields at its end."""
+    return b"%b,%b\n\n" % (frame[: -len(b"}\n\n")], orjson.dumps(fields)[1:])
 
 
 def model_card(

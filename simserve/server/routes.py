@@ -51,7 +51,7 @@ class Routes:
         """``POST /v1/chat/completions``: an answer to a conversation"""
         body = await self._body(request, ChatRequest)
         async with self._models.use(body.model) as service:
-            envelope = _envelope(service, chat=True)
+            envelope = _envelope(service, body, chat=True)
             plan = await service.planner.chat(body, envelope.request_id)
             return await self._answer(request, body, service, envelope, plan)
 
@@ -59,7 +59,7 @@ class Routes:
         """``POST /v1/completions``: how a text goes on"""
         body = await self._body(request, CompletionRequest)
         async with self._models.use(body.model) as service:
-            envelope = _envelope(service, chat=False)
+            envelope = _envelope(service, body, chat=False)
             plan = await service.planner.completion(body, envelope.request_id)
             return await self._answer(request, body, service, envelope, plan)
 
@@ -68,14 +68,14 @@ class Routes:
         body = await self._body(request, EmbeddingRequest)
         async with self._models.use(body.model) as service:
             body.check_dimensions(service.embedder.dimensions)
-            prompts = await service.planner.token_ids(body.input, "input")
+            prompts = await service.planner.token_ids(body.input, "input", body.cut(service.engine.max_model_len))
             prompt_tokens = sum(map(len, prompts))
             await self._limits.admit(request, max(map(len, prompts)), prompt_tokens)
             log.info("Added request: input_len=%d, to embed", prompt_tokens)
             note(request, model=service.model, prompt_tokens=prompt_tokens)
-            vectors = await service.embedder.embed(prompts, f"embd-{current_request_id()}")
-            content = embeddings_body(body, service.model, vectors, prompt_tokens)
-            return web.Response(body=content, content_type="application/json")
+            embedded = await service.embedder.embed(prompts, f"embd-{current_request_id()}")
+            content = embeddings_body(body, service.model, embedded.values, prompt_tokens)
+            return web.Response(body=content, content_type="application/json", headers=timing_headers(embedded.reads))
 
     async def models(self, request: web.Request) -> web.Response:
         """``GET /v1/models``: all models, loaded or not, and adapters"""
@@ -124,9 +124,9 @@ class Routes:
         return response
 
 
-def _envelope(service: Service, *, chat: bool) -> Envelope:
+def _envelope(service: Service, body: CompletionFields, *, chat: bool) -> Envelope:
     prefix = "chatcmpl-" if chat else "cmpl-"
-    return Envelope(prefix + current_request_id(), service.model, int(time.time()), chat)
+    return Envelope(prefix + (body.request_id or current_request_id()), service.model, int(time.time()), chat)
 
 
 def _whole_response(envelope: Envelope, plan: Plan, answers: Sequence[Answer]) -> web.Response:

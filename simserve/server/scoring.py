@@ -7,6 +7,7 @@ words are, 0 to 1, since there is no model behind them; those of the torch engin
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import orjson
@@ -15,11 +16,14 @@ from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from simserve.server.bodies import read_body
-from simserve.server.fields import Fields, Whole, contradiction
+from simserve.server.embeddings import Embedded
+from simserve.server.fields import Fields, Truncation, Whole, contradiction, truncated
 from simserve.server.limits import RequestLimits
 from simserve.server.logs import note
 from simserve.server.models import Models
 from simserve.server.request_ids import current_request_id
+from simserve.server.responses import timing_headers
+from simserve.server.streams import Ended
 
 MAX_TEXTS = 2048
 
@@ -47,6 +51,7 @@ class ScoreRequest(Fields):
     model: str | None = None
     text_1: Texts
     text_2: Texts
+    truncate_prompt_tokens: Truncation = None
     user: str | None = None
 
     @model_validator(mode="before")
@@ -79,6 +84,7 @@ class RerankRequest(Fields):
     top_n: Annotated[Whole, Field(ge=0)] = 0
     return_documents: bool = True
     max_tokens_per_doc: Annotated[Whole, Field(ge=0)] = 0
+    truncate_prompt_tokens: Truncation = None
     user: str | None = None
 
 
@@ -97,16 +103,17 @@ class ScoringRoutes:
     async def score(self, request: web.Request) -> web.Response:
         """``POST /score``, ``/v1/score``: how well texts match, pair by pair"""
         body = await read_body(request, ScoreRequest)
-        model, scores, tokens = await self._scores(request, body.model, body.pairs(), "text_2", 0)
-        data = [{"index": at, "object": "score", "score": score} for at, score in enumerate(scores)]
+        model, scored, tokens = await self._scores(request, body, body.pairs(), "text_2")
+        data = [{"index": at, "object": "score", "score": score} for at, score in enumerate(scored.values)]
         head = {"id": f"score-{current_request_id()}", "object": "list", "created": int(time.time()), "model": model}
-        return _json({**head, "data": data, "usage": _usage(tokens)})
+        return _json({**head, "data": data, "usage": _usage(tokens)}, scored.reads)
 
     async def rerank(self, request: web.Request) -> web.Response:
         """``POST /rerank``, ``/v1/rerank``, ``/v2/rerank``: documents by how well they match a question"""
         body = await read_body(request, RerankRequest)
         pairs = [(body.query, text) for text in body.documents]
-        model, scores, tokens = await self._scores(request, body.model, pairs, "documents", body.max_tokens_per_doc)
+        model, scored, tokens = await self._scores(request, body, pairs, "documents", body.max_tokens_per_doc)
+        scores = scored.values
         ranked = sorted(range(len(scores)), key=lambda at: -scores[at])[: body.top_n or None]
         results = [
             {"index": at, "relevance_score": scores[at]}
@@ -114,20 +121,30 @@ class ScoringRoutes:
             for at in ranked
         ]
         head = {"id": f"rerank-{current_request_id()}", "model": model}
-        return _json({**head, "results": results, "usage": _usage(tokens)})
+        return _json({**head, "results": results, "usage": _usage(tokens)}, scored.reads)
 
     async def _scores(
-        self, request: web.Request, model: str | None, pairs: list[tuple[str, str]], param: str, most: int
-    ) -> tuple[str, list[float], int]:
+        self,
+        request: web.Request,
+        body: ScoreRequest | RerankRequest,
+        pairs: list[tuple[str, str]],
+        param: str,
+        most: int = 0,
+    ) -> tuple[str, Embedded, int]:
         """The model's name, a score for each pair, and how many tokens were read."""
-        async with self._models.use(model) as service:
+        async with self._models.use(body.model) as service:
+            room = service.engine.max_model_len - 1
 
             def cut(tokens: list[int]) -> list[int]:
-                return tokens[:most] if most else tokens
+                tokens = tokens[:most] if most else tokens
+                return tokens if body.truncate_prompt_tokens is None else tokens[:room]
 
             firsts = await service.planner.token_ids([one for one, _ in pairs], "query")
             seconds = await service.planner.token_ids([other for _, other in pairs], param, cut)
-            both = list(zip(firsts, seconds, strict=True))
+            both = [
+                (one, truncated(other, body.truncate_prompt_tokens, room, "right", len(one)))
+                for one, other in zip(firsts, seconds, strict=True)
+            ]
             tokens = sum(len(one) + len(other) for one, other in both)
             longest = max(len(one) + len(other) for one, other in both)
             service.planner.check_length(longest, param)
@@ -140,5 +157,5 @@ def _usage(tokens: int) -> dict[str, int]:
     return {"prompt_tokens": tokens, "total_tokens": tokens, "completion_tokens": 0}
 
 
-def _json(body: dict[str, object]) -> web.Response:
-    return web.Response(body=orjson.dumps(body), content_type="application/json")
+def _json(body: dict[str, object], reads: Sequence[Ended]) -> web.Response:
+    return web.Response(body=orjson.dumps(body), content_type="application/json", headers=timing_headers(reads))

@@ -10,37 +10,43 @@ import copy
 import hashlib
 import itertools
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from simserve.engines.base import GenerationRequest, TokenEvent
+from simserve.engines.base import GenerationRequest
 from simserve.errors import RequestError
-from simserve.server.answers.likelihoods import Likelihoods
-from simserve.server.answers.script import Aside, Script
+from simserve.server.answers.likelihoods import Likelihoods, NamedByIds
+from simserve.server.answers.script import Script
 from simserve.server.answers.stops import End, find_end
 from simserve.server.answers.wording import NO_RULES, TextSource, Wording, WordRules
 from simserve.server.answers.writer import PLAIN, AnswerWriter, Habits, Order
 from simserve.server.errors import ApiError
 from simserve.server.fields import Prompt
-from simserve.server.logprobs import ChatLogprobs, CompletionLogprobs, LogprobsWriter, joined
+from simserve.server.logprobs import (
+    ChatLogprobs,
+    CompletionLogprobs,
+    LogprobsWriter,
+    name_by_id,
+    prompt_logprobs,
+)
 from simserve.server.media import MediaPart, MediaRules, media_rules
 from simserve.server.messages import MARK, last_words
 from simserve.server.plans import (
     INLINE_PROMPT_CHARACTERS,
     Counting,
     Cut,
-    Piece,
     Plan,
+    Tells,
     as_it_is,
     check_limit,
     check_prompt,
     check_tokens,
-    merged_calls,
     run,
     tokenized,
 )
 from simserve.server.protocol import ChatRequest, CompletionFields, CompletionRequest
+from simserve.server.simulated_choice import SimulatedChoice, Spoken
 from simserve.server.tools import NamedTool
 from simserve.server.unsupported import SIMULATED
 from simserve.workload import render_chat
@@ -70,74 +76,6 @@ class Tokenizer(Protocol):
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes that a token stands for."""
         ...
-
-
-@dataclass(frozen=True)
-class Spoken:
-    """A prompt that is told again before the answer: its tokens and their text."""
-
-    token_ids: Sequence[int]
-    pieces: Sequence[str]
-
-
-@dataclass
-class SimulatedChoice:
-    """One sequence to generate and the answer it will have; one piece of text per token.
-
-    ``finish_reason`` is "stop" where the answer ends by itself or at a stop string, "length" where a limit cuts it.
-    ``before`` goes with the first piece; ``likelihoods`` and ``logprobs`` are there if they are wanted.
-    """
-
-    index: int
-    sequence: GenerationRequest
-    script: Script
-    finish_reason: str
-    stop_reason: str | int | None = None
-    before: Spoken | None = None
-    likelihoods: Likelihoods | None = None
-    logprobs: LogprobsWriter | None = None
-    is_silent: bool = False
-    score: float = 0.0
-
-    @property
-    def pieces(self) -> Sequence[str] | None:
-        """The text of each token, where there is nothing to tell but that."""
-        plain = not (self.script.asides or self.before or self.logprobs or self.is_silent)
-        return self.script.pieces if plain else None
-
-    @property
-    def reasoning_tokens(self) -> int:
-        return self.script.reasoning_tokens
-
-    def read(self, event: TokenEvent) -> Piece:
-        """What the event's tokens tell; the reason is the planned one, unless the engine stopped short of it."""
-        first, end = event.index, event.index + event.tokens
-        script, is_last = self.script, event.finish_reason is not None
-        before, self.before = self.before, None
-        text = "" if self.is_silent else "".join(script.pieces[first:end])
-        asides: list[Aside] = []
-        if script.asides:
-            asides = [script.asides[at] for at in range(first, end) if at in script.asides]
-        return Piece(
-            text=("".join(before.pieces) if before else "") + text,
-            finish_reason=event.finish_reason if event.finish_reason in (None, "abort") else self.finish_reason,
-            logprobs=self._logprobs(first, end, before),
-            stop_reason=(event.stop_reason or self.stop_reason) if is_last else None,
-            reasoning="".join(aside.reasoning for aside in asides),
-            calls=merged_calls([aside.call for aside in asides if aside.call]),
-        )
-
-    def _logprobs(self, first: int, end: int, before: Spoken | None) -> Mapping[str, Any] | None:
-        likelihoods, writer = self.likelihoods, self.logprobs
-        if likelihoods is None or writer is None:
-            return None
-        objects = []
-        if before is not None:
-            objects.append(writer.object(likelihoods.of_prompt(before.token_ids, before.pieces)))
-        if first < end and not self.is_silent:
-            ids, pieces = self.script.token_ids[first:end], self.script.pieces[first:end]
-            objects.append(writer.object(likelihoods.told(ids, pieces, first)))
-        return joined(objects) if objects else None
 
 
 @dataclass(frozen=True)
@@ -185,6 +123,7 @@ class SimulatedPlanner(Counting):
         self._model = model
         self._vocab_size = vocab_size
         self._tokenizer = tokenizer
+        self._name = tokenizer.token_bytes
         self._max_model_len = max_model_len
         self._writer = AnswerWriter(tokenizer, Wording(text, tokenizer), habits)
         self._media = media or media_rules(None, vocab_size)
@@ -207,20 +146,22 @@ class SimulatedPlanner(Counting):
             functions=self._functions_to_call(request),
             audio_tokens=audio_tokens,
         )
-        task = Task(tokens, self._keys(request, tokens), last_words(request.messages))
+        echoed = Spoken((), (request.repeated(),)) if request.echo else None
+        task = Task(tokens, self._keys(request, tokens), last_words(request.messages), echoed)
         return await self._plan(request, [task], form, request_id, ChatLogprobs)
 
     async def chat_prompt(self, request: ChatRequest) -> tuple[list[int], int]:
         messages = request.conversation()
         size = sum(len(message["content"]) for message in messages)
         media = [part for message in request.messages for part in message.media()]
-        text = render_chat(messages)
+        going_on = request.continue_final_message
+        text = render_chat(messages, answer=request.add_generation_prompt, continue_last=going_on)
 
         def encode() -> tuple[list[int], int]:
             return self._with_media(text, media) if media else (self._tokenizer.encode(text), 0)
 
         tokens, audio_tokens = await run(encode, in_thread=size > INLINE_PROMPT_CHARACTERS or bool(media))
-        return request.truncated(tokens), audio_tokens
+        return request.truncated(tokens, self._max_model_len), audio_tokens
 
     async def tokens_of(self, text: str, *, special: bool) -> list[int]:
         """No prompt of the simulated engine has special tokens around it."""
@@ -228,7 +169,11 @@ class SimulatedPlanner(Counting):
 
     async def completion(self, request: CompletionRequest, request_id: str) -> Plan:
         suffix = self._tokenizer.encode(request.suffix) if request.suffix else []
-        prompts = await self.token_ids(request.prompt, "prompt", lambda tokens: request.truncated([*tokens, *suffix]))
+
+        def cut(tokens: list[int]) -> list[int]:
+            return request.truncated([*tokens, *suffix], self._max_model_len)
+
+        prompts = await self.token_ids(request.prompt, "prompt", cut)
         tasks = [
             Task(
                 tokens,
@@ -322,7 +267,18 @@ class SimulatedPlanner(Counting):
             is_settled=True,
             audio_tokens=form.audio_tokens,
             returned=request.n if count > request.n else None,
+            tells=self._tells(request, tasks) if request.tells_of_tokens else None,
         )
+
+    def _tells(self, request: CompletionFields, tasks: Sequence[Task]) -> Tells:
+        if request.prompt_logprobs is None:
+            return Tells(request.return_token_ids)
+        return Tells(request.return_token_ids, [self._prompt_logprobs(task, request.prompt_logprobs) for task in tasks])
+
+    def _prompt_logprobs(self, task: Task, top: int) -> list[dict[str, Any] | None]:
+        pieces = [self._tokenizer.token_bytes(token).decode(errors="replace") for token in task.tokens]
+        likelihoods = Likelihoods(task.keys[0], top, self._tokenizer.token_bytes, self._tokenizer.vocab_size)
+        return prompt_logprobs(task.tokens, likelihoods.of_prompt(task.tokens, pieces))
 
     def _order(self, request: CompletionFields, task: Task, form: Form, key: str, request_id: str) -> Order:
         room = self._max_model_len - len(task.tokens)
@@ -366,7 +322,8 @@ class SimulatedPlanner(Counting):
         likelihoods = None
         is_ranked = request.sequences_per_prompt() > request.n
         if top is not None or is_ranked:
-            likelihoods = Likelihoods(key, top or 0, self._tokenizer.token_bytes, self._tokenizer.vocab_size)
+            kind, name = (NamedByIds, name_by_id) if request.return_tokens_as_token_ids else (Likelihoods, self._name)
+            likelihoods = kind(key, top or 0, name, self._tokenizer.vocab_size)
         sequence = GenerationRequest(
             # Numbered, since clients may give the same id to requests that run at the same time.
             request_id=f"{request_id}-{next(self._numbers)}",
@@ -387,6 +344,7 @@ class SimulatedPlanner(Counting):
             likelihoods=likelihoods if top is not None else None,
             logprobs=logprobs if top is not None else None,
             is_silent=request.token_limit() == 0,
+            tells_ids=request.return_token_ids,
             score=likelihoods.mean(len(script)) if likelihoods is not None and is_ranked else 0.0,
         )
 

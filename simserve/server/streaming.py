@@ -16,7 +16,16 @@ from simserve.engines.streams import TokenStream
 from simserve.server.errors import as_api_error, error_bytes
 from simserve.server.plans import Choice, Piece, Plan, merged
 from simserve.server.protocol import CompletionFields
-from simserve.server.responses import DONE, ChunkWriter, Envelope, closing_frame, final_usage, timing_metrics, usage
+from simserve.server.responses import (
+    DONE,
+    ChunkWriter,
+    Envelope,
+    closing_frame,
+    final_usage,
+    timing_metrics,
+    usage,
+    writer_for,
+)
 from simserve.server.streams import Ended, check_not_given_up, together
 from simserve.server.wire import EventWire
 
@@ -39,7 +48,7 @@ async def stream_answer(
     """
     wire = EventWire(request.transport, chunked=response.headers.get("Transfer-Encoding") == "chunked")
     so_far = _UsageSoFar(plan.prompt_tokens) if body.usage_in_every_chunk() else None
-    sinks = [ChoiceSink(wire, ChunkWriter(envelope, choice.index), choice, so_far) for choice in plan.choices]
+    sinks = [ChoiceSink(wire, writer_for(envelope, plan, choice), choice, so_far) for choice in plan.choices]
     if so_far is not None:
         so_far.sinks = sinks
     ended: Sequence[Ended] = []

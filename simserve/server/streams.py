@@ -68,6 +68,7 @@ class Answer(Ended):
     logprobs: Mapping[str, Any] | None
     reasoning: str = ""
     calls: tuple[ToolDelta, ...] = ()
+    token_ids: tuple[int, ...] | None = None
 
 
 async def whole_answer(choice: Choice, stream: AsyncIterator[TokenEvent]) -> Answer:
@@ -90,6 +91,7 @@ async def whole_answer(choice: Choice, stream: AsyncIterator[TokenEvent]) -> Ans
         logprobs=whole.logprobs,
         reasoning=whole.reasoning,
         calls=whole.calls,
+        token_ids=whole.token_ids,
     )
 
 
@@ -101,10 +103,13 @@ def longest_choices(plan: Plan, ended: Sequence[Ended]) -> tuple[int, list[int]]
     ]
 
 
-async def drained(stream: AsyncIterator[TokenEvent]) -> None:
+async def drained(stream: AsyncIterator[TokenEvent]) -> Ended:
     """Wait until ``stream`` ends; raises like :func:`whole_answer`."""
+    tokens = 0
     async for event in _at_the_end(stream):
         check_not_given_up(event)
+        tokens += event.tokens
+    return Ended(tokens, event.timing)
 
 
 def _at_the_end(stream: AsyncIterator[TokenEvent]) -> AsyncIterator[TokenEvent]:

@@ -26,7 +26,9 @@ class TokenizeRequest(Fields):
     messages: list[Any] | None = None
     tools: list[Any] | None = None
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
-    add_special_tokens: Flag = True
+    add_generation_prompt: Flag = True
+    continue_final_message: Flag = False
+    add_special_tokens: Flag | None = None
     return_token_strs: Flag = False
 
     @model_validator(mode="after")
@@ -38,7 +40,8 @@ class TokenizeRequest(Fields):
     def chat(self) -> dict[str, Any]:
         """The same as a chat's body."""
         tools = {} if self.tools is None else {"tools": self.tools}
-        return {"messages": self.messages, "chat_template_kwargs": self.chat_template_kwargs, **tools}
+        names = ("messages", "chat_template_kwargs", "add_generation_prompt", "continue_final_message")
+        return {name: getattr(self, name) for name in (*names, "add_special_tokens")} | tools
 
 
 class DetokenizeRequest(Fields):
@@ -63,7 +66,7 @@ class TextRoutes:
         body = await read_body(request, TokenizeRequest)
         async with self._models.use(body.model) as service:
             if body.prompt is not None:
-                tokens = await service.planner.tokens_of(body.prompt, special=body.add_special_tokens)
+                tokens = await service.planner.tokens_of(body.prompt, special=body.add_special_tokens is not False)
             else:
                 chat = await read_body(request, ChatRequest, self._models.refuse, given=body.chat())
                 tokens, _ = await service.planner.chat_prompt(chat)

@@ -11,13 +11,14 @@ from simserve.engines.base import GenerationRequest, SamplingParams, TokenEvent
 from simserve.errors import RequestError
 from simserve.server.errors import ApiError
 from simserve.server.fields import Prompt
-from simserve.server.logprobs import ChatLogprobs, CompletionLogprobs, LogprobsWriter, TokenBytes, told
+from simserve.server.logprobs import ChatLogprobs, CompletionLogprobs, LogprobsWriter, TokenBytes, name_by_id, told
 from simserve.server.plans import (
     INLINE_PROMPT_CHARACTERS,
     Counting,
     Cut,
     Piece,
     Plan,
+    Tells,
     as_it_is,
     check_limit,
     check_prompt,
@@ -67,6 +68,7 @@ class TorchChoice:
     logprobs: LogprobsWriter
     token_bytes: TokenBytes
     before: str = ""
+    tells_ids: bool = False
     reasoning_tokens = 0
     is_silent = False
     score = 0.0
@@ -77,7 +79,8 @@ class TorchChoice:
         text, self.before = self.before + event.text, ""
         wanted = self.sequence.sampling.logprobs is not None and event.logprobs
         logprobs = self.logprobs.object([told(one, self.token_bytes) for one in event.logprobs]) if wanted else None
-        return Piece(text, event.finish_reason, logprobs, event.stop_reason)
+        token_ids = event.token_ids if self.tells_ids else None
+        return Piece(text, event.finish_reason, logprobs, event.stop_reason, token_ids=token_ids)
 
 
 class TorchPlanner(Counting):
@@ -106,18 +109,23 @@ class TorchPlanner(Counting):
     async def chat(self, request: ChatRequest, request_id: str) -> Plan:
         tokens, _ = await self.chat_prompt(request)
         check_prompt(tokens, self._max_model_len, "messages")
-        return self._plan(request, [tokens], request_id, ChatLogprobs)
+        return self._plan(request, [tokens], request_id, ChatLogprobs, [request.repeated()])
 
     async def chat_prompt(self, request: ChatRequest) -> tuple[list[int], int]:
         if self._template is None:
             raise ApiError("This model has no chat template; use /v1/completions.", param="messages")
         messages = [message.for_template() for message in request.messages]
+        end = {} if request.add_generation_prompt else {"add_generation_prompt": False}
+        extras = {**end, **request.chat_template_kwargs}
         try:
-            text = self._template.render(messages, request.usable_tools(), request.chat_template_kwargs)
+            text = self._template.render(messages, request.usable_tools(), extras)
         except RequestError as error:
             raise ApiError(str(error), param="messages") from None
+        if request.continue_final_message:
+            text = _up_to(text, request.messages[-1].text())
         # The template has written the special tokens.
-        return request.truncated(await self.tokens_of(text, special=False)), 0
+        tokens = await self.tokens_of(text, special=request.add_special_tokens)
+        return request.truncated(tokens, self._max_model_len), 0
 
     async def tokens_of(self, text: str, *, special: bool) -> list[int]:
         def encode() -> list[int]:
@@ -126,7 +134,10 @@ class TorchPlanner(Counting):
         return await run(encode, in_thread=len(text) > INLINE_PROMPT_CHARACTERS)
 
     async def completion(self, request: CompletionRequest, request_id: str) -> Plan:
-        prompts = await self.token_ids(request.prompt, "prompt", request.truncated)
+        def cut(tokens: list[int]) -> list[int]:
+            return request.truncated(tokens, self._max_model_len)
+
+        prompts = await self.token_ids(request.prompt, "prompt", cut)
         echoed = [self._text_of(prompt) for prompt in request.prompt] if request.echo else []
         return self._plan(request, prompts, request_id, CompletionLogprobs, echoed)
 
@@ -155,13 +166,20 @@ class TorchPlanner(Counting):
                 index=at * request.n + which,
                 sequence=self._sequence(request, tokens, which, request_id),
                 logprobs=new_logprobs(),
-                token_bytes=self._tokenizer.token_bytes,
+                token_bytes=name_by_id if request.return_tokens_as_token_ids else self._tokenizer.token_bytes,
+                tells_ids=request.return_token_ids,
                 before=echoed[at] if echoed else "",
             )
             for at, tokens in enumerate(prompts)
             for which in range(request.n)
         ]
-        return Plan(prompts=len(prompts), prompt_tokens=sum(map(len, prompts)), choices=choices, is_settled=False)
+        return Plan(
+            prompts=len(prompts),
+            prompt_tokens=sum(map(len, prompts)),
+            choices=choices,
+            is_settled=False,
+            tells=Tells(token_ids=True) if request.return_token_ids else None,
+        )
 
     def _sequence(self, request: CompletionFields, tokens: list[int], which: int, request_id: str) -> GenerationRequest:
         room = self._max_model_len - len(tokens)
@@ -200,3 +218,12 @@ class TorchPlanner(Counting):
             logit_bias=request.logit_bias,
             skip_special_tokens=request.skip_special_tokens,
         )
+
+
+def _up_to(prompt: str, last: str) -> str:
+    """``prompt`` without what its template wrote behind the last message, for an answer that goes on with it."""
+    end = prompt.rfind(last.strip())
+    if end < 0:
+        message = "The model's chat template leaves the last message out, so that it cannot be gone on with."
+        raise ApiError(message, param="continue_final_message")
+    return prompt[: end + len(last.strip())]

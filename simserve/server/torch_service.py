@@ -13,7 +13,7 @@ from simserve.engines.base import Engine
 from simserve.errors import ConfigError, ModelError
 from simserve.models import ModelSpec
 from simserve.server.chat_template import load_chat_template
-from simserve.server.embeddings import Vector
+from simserve.server.embeddings import Embedded, Vector
 from simserve.server.service import Service
 from simserve.server.torch_plans import TorchPlanner
 from simserve.workload import load_tokenizer
@@ -22,7 +22,7 @@ NEEDED = ("torch", "safetensors", "jinja2")
 
 ONLY_SIMULATED = (
     "quantization", "kv_cache_dtype", "count_graph_memory", "front_end", "api_server_count", "kv_offloading_size",
-    "speculative_config",
+    "speculative_config", "pipeline_parallel_size",
 )  # fmt: skip
 """Options that the torch engine has nothing for; it is eager whatever ``enforce_eager`` says."""
 
@@ -89,16 +89,19 @@ class TorchEmbedder:
     def over(self, engine: Engine) -> TorchEmbedder:
         return TorchEmbedder(engine, self.dimensions)  # type: ignore[arg-type]
 
-    async def embed(self, prompts: Sequence[Sequence[int]], request_id: str) -> list[Vector]:
-        vectors = await self._engine.embed(prompts, pooling="mean")
-        return [np.array(vector, dtype=np.float32) for vector in vectors]
+    async def embed(self, prompts: Sequence[Sequence[int]], request_id: str) -> Embedded:
+        return Embedded(await self._vectors(prompts))
 
-    async def scores(self, pairs: Sequence[tuple[list[int], list[int]]], request_id: str) -> list[float]:
+    async def scores(self, pairs: Sequence[tuple[list[int], list[int]]], request_id: str) -> Embedded:
         """The cosine of both embeddings."""
-        vectors = await self.embed([tokens for pair in pairs for tokens in pair], request_id)
+        vectors = await self._vectors([tokens for pair in pairs for tokens in pair])
         lengths = [float(np.linalg.norm(vector)) or 1.0 for vector in vectors]
         products = [float(vectors[at] @ vectors[at + 1]) for at in range(0, len(vectors), 2)]
-        return [product / (lengths[2 * at] * lengths[2 * at + 1]) for at, product in enumerate(products)]
+        return Embedded([product / (lengths[2 * at] * lengths[2 * at + 1]) for at, product in enumerate(products)])
+
+    async def _vectors(self, prompts: Sequence[Sequence[int]]) -> list[Vector]:
+        vectors = await self._engine.embed(prompts, pooling="mean")
+        return [np.array(vector, dtype=np.float32) for vector in vectors]
 
 
 def check_torch(model: ModelSpec, options: EngineOptions) -> None:

@@ -22,24 +22,25 @@ class Unsupported:
 
 
 BY_NO_ENGINE = (
-    "prompt_logprobs",
     "logprob_token_ids",
-    "return_token_ids",
-    "return_tokens_as_token_ids",
-    "guided_json",
-    "guided_regex",
-    "guided_choice",
-    "guided_grammar",
     "use_beam_search",
     "prompt_embeds",
     "audio",
     "chat_template",
     "documents",
-    "continue_final_message",
     "functions",
     "function_call",
     "prediction",
     "web_search_options",
+    "stream_interval",
+    "repetition_detection",
+    "watermarking",
+    "return_prompt_text",
+    "return_token_offsets",
+    "return_weight_versions",
+    "mm_payload",
+    "kv_transfer_params",
+    "ec_transfer_params",
 )
 """Fields that no engine can honour."""
 
@@ -51,7 +52,12 @@ TORCH = Unsupported(
     (
         *BY_NO_ENGINE,
         "suffix",
+        "prompt_logprobs",
         "structured_outputs",
+        "guided_json",
+        "guided_regex",
+        "guided_choice",
+        "guided_grammar",
         "allowed_token_ids",
         "bad_words",
         "cache_salt",
@@ -69,9 +75,10 @@ _ASKS_NOTHING: tuple[Any, ...] = (None, False, "", [], {})
 def refuse_unsupported(fields: dict[str, Any], unsupported: Unsupported) -> None:
     """Raise :class:`ApiError` (400) if the body asks for something that the engine cannot give."""
     engine = unsupported.engine
-    for name in unsupported.fields:
-        if name in fields and not _asks_nothing(fields[name]):
-            raise _refusal(engine, name)
+    if not fields.keys().isdisjoint(unsupported.fields):
+        for name in unsupported.fields:
+            if name in fields and not _asks_nothing(fields[name]):
+                raise _refusal(engine, name)
     modalities = fields.get("modalities")
     if isinstance(modalities, list) and any(one != "text" for one in modalities):
         raise _refusal(engine, "modalities", "other than text")

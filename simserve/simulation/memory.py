@@ -11,7 +11,7 @@ from simserve.latency import MemoryPlan, plan_memory
 from simserve.latency.host import captured_graphs
 from simserve.latency.memory import GRAPH_BYTES
 from simserve.latency.sglang_memory import default_chunk_tokens, default_share, plan_static_memory
-from simserve.models import ModelSpec
+from simserve.models import ModelSpec, StageModel
 from simserve.simulation.formats import Formats
 
 SGLANG = "sglang"
@@ -39,7 +39,7 @@ def plan_for(
     max_num_seqs: int,
     token_budget: int,
 ) -> MemoryPlan:
-    """The KV blocks of an engine with resolved ``options``.
+    """The KV blocks of an engine with resolved ``options``, or of one of its pipeline stages.
 
     Raises :class:`simserve.errors.CapacityError` if weights do not fit, :class:`ConfigError` for what the engine's way
     of planning has no use for.
@@ -58,6 +58,7 @@ def plan_for(
             share=default_share(hardware, token_budget, devices) if share is None else share,
             block_size=options.block_size,
         )
+    samples = not isinstance(model, StageModel) or model.is_last
     counted = options.count_graph_memory and hardware.kind == "gpu" and not options.enforce_eager
     return plan_memory(
         model,
@@ -69,6 +70,7 @@ def plan_for(
         gpu_memory_utilization=DEFAULT_GPU_MEMORY_UTILIZATION if share is None else share,
         block_size=options.block_size,
         max_num_batched_tokens=token_budget,
-        max_num_seqs=min(max_num_seqs, MOST_LOGITS_SEQS),
+        max_num_seqs=min(max_num_seqs, MOST_LOGITS_SEQS) if samples else 0,
         graph_bytes=GRAPH_BYTES * captured_graphs(max_num_seqs, token_budget) if counted else 0,
+        devices=devices * options.pipeline_parallel_size,
     )

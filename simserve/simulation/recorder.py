@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simserve.latency import StepTimer
+from simserve.latency.pipeline import PipelineTimer
 from simserve.latency.step_timer import SHORT_RUN_STEPS
 from simserve.metrics.records import FINISHED, NEVER_ADMITTED, Records, RunTotals, TokenGaps
 from simserve.scheduling import Request, Scheduler
@@ -158,10 +159,17 @@ class Recorder:
             computed_prefill_tokens=self._prefill_tokens,
             cached_tokens=int(records.cached_tokens.sum()),
             peak_kv_blocks_used=self.peak_kv_blocks(),
-            mean_running_requests=self._running_s / duration_s if duration_s else 0.0,
+            mean_running_requests=self._in_batches_s() / duration_s if duration_s else 0.0,
             flops=self._flops,
             bytes_moved=self._bytes,
         )
+
+    def _in_batches_s(self) -> float:
+        """For how long requests were running, of all together: several batches run at once in a pipeline."""
+        if not isinstance(self._timer, PipelineTimer):
+            return self._running_s
+        column = _columns(self._requests, REQUEST_COLUMNS)
+        return float(np.nansum(column["finish_s"] - column["scheduled_s"]))
 
     def peak_kv_blocks(self) -> int:
         """Most KV blocks in use after any step."""

@@ -25,7 +25,16 @@ from simserve.simulation.features.build import policy_with
 from simserve.simulation.features.kv_tiers import TierSizes, tier_sizes
 from simserve.simulation.features.speculation import Speculation, speculation_of
 from simserve.simulation.formats import Formats, formats_of
-from simserve.simulation.memory import plan_for, with_memory_defaults
+from simserve.simulation.memory import with_memory_defaults
+from simserve.simulation.parallelism import (
+    Layout,
+    layout_of,
+    links_in_words,
+    new_scheduler,
+    pipeline_timer,
+    plan_layout,
+    with_pipeline_defaults,
+)
 from simserve.simulation.policies import resolve
 
 LEAST_WHOLE_PROMPTS_BUDGET = {"static": 16384}
@@ -64,11 +73,16 @@ class EngineSetup:
         return _given(self.options.policy)
 
     @property
+    def devices(self) -> int:
+        """That the model is split over."""
+        return self.options.tensor_parallel_size * self.options.pipeline_parallel_size
+
+    @property
     def async_scheduling(self) -> bool:
         return _given(self.options.async_scheduling)
 
     def new_scheduler(self) -> Scheduler:
-        scheduler = self.policy(self.limits)
+        scheduler = new_scheduler(self.policy, self.limits, self.options)
         if self.speculation is not None and isinstance(scheduler, SpeculativeVllmV1):
             scheduler.speculate(self.speculation.drafts)
         return scheduler
@@ -81,11 +95,12 @@ def prepare(model: ModelSpec, hardware: HardwareProfile, options: EngineOptions,
     Raises :class:`ConfigError` for options that contradict each other, :class:`CapacityError` if weights do not fit,
     :class:`HardwareError` for a number format that the hardware cannot compute.
     """
-    policy, options = resolve(with_memory_defaults(options, hardware))
+    policy, options = resolve(with_pipeline_defaults(with_memory_defaults(options, hardware)))
+    layout = layout_of(model, policy, options)
     policy = policy_with(policy, options)
     formats = formats_of(model, hardware, options)
     max_num_seqs, token_budget = _step_limits(model, hardware, policy, options)
-    memory = plan_for(model, hardware, options, formats, max_num_seqs, token_budget)
+    memory = plan_layout(layout, hardware, options, formats, max_num_seqs, token_budget)
     speculation = speculation_of(model, hardware, options)
     if speculation is not None:
         memory = speculation.in_memory(memory, model, hardware, options)
@@ -106,7 +121,7 @@ def prepare(model: ModelSpec, hardware: HardwareProfile, options: EngineOptions,
         schedule_conservativeness=_given(options.schedule_conservativeness),
     )
     most_tokens = _most_tokens_in_a_step(policy, limits)
-    timer, uncertainty = _step_times(model, hardware, options, formats, most_tokens, max_num_seqs, edge, speculation)
+    timer, uncertainty = _step_times(layout, hardware, options, formats, most_tokens, max_num_seqs, edge, speculation)
     front_end = front_end_named(options.front_end)
     if front_end is None and options.api_server_count is not None:
         raise ConfigError("--api-server-count needs a front end whose processes it counts: add --front-end vllm-v1")
@@ -129,7 +144,7 @@ def prepare(model: ModelSpec, hardware: HardwareProfile, options: EngineOptions,
 
 
 def _step_times(
-    model: ModelSpec,
+    layout: Layout,
     hardware: HardwareProfile,
     options: EngineOptions,
     formats: Formats,
@@ -142,10 +157,11 @@ def _step_times(
 
     Whole steps in a profile are those of SimServe's own engine: a preset, or host times, ask for another one.
     """
-    anchors = None
+    anchors, model = None, layout.model
     own_host = options.host_step_us is not None or options.host_request_us is not None
     plain = formats.quantization is None and formats.kv_dtype == formats.dtype and not own_host
-    if plain and speculation is None and options.engine_preset is None and options.tensor_parallel_size == 1:
+    alone = options.tensor_parallel_size == options.pipeline_parallel_size == 1
+    if plain and speculation is None and options.engine_preset is None and alone:
         anchors = anchors_for(model, hardware, formats.dtype)
     if anchors is not None:
         half_width = anchored_uncertainty(model, hardware, anchors)
@@ -162,6 +178,10 @@ def _step_times(
             verifier,
             f"{stated_uncertainty(hardware, formats.carried)}; drafts are accepted as stated, not predicted",
         )
+    if len(layout.stages) > 1:
+        devices = options.tensor_parallel_size * len(layout.stages)
+        pipeline = pipeline_timer(layout, then, options, formats, host, max_tokens, max_seqs, edge)
+        return pipeline, stated_uncertainty(hardware, formats.carried) + links_in_words(hardware, devices)
     timer = compiled_step_timer(
         model,
         then,

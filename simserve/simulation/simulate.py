@@ -10,6 +10,7 @@ import simpy
 from simserve.config import EngineOptions
 from simserve.errors import RequestError
 from simserve.hardware import HardwareProfile
+from simserve.latency.pipeline import PipelineTimer
 from simserve.metrics.records import REJECTED, Records, RunDescription, RunTotals
 from simserve.models import ModelSpec
 from simserve.scheduling import Request
@@ -17,6 +18,7 @@ from simserve.simulation.features.build import figures, new_replica
 from simserve.simulation.features.counts import Columns, Counts
 from simserve.simulation.features.speculative_recorder import SpeculativeRecorder
 from simserve.simulation.front_end import FrontEnd
+from simserve.simulation.pipeline import BatchGaps
 from simserve.simulation.recorder import Recorder
 from simserve.simulation.replica import Replica, Run, StepObserver
 from simserve.simulation.setup import EngineSetup, prepare
@@ -85,12 +87,14 @@ def new_front_end(setup: EngineSetup, env: simpy.Environment, observer: StepObse
     """The front end of an engine, to be connected to its replica; None if ``setup`` has none."""
     if setup.front_end is None:
         return None
+    if isinstance(setup.timer, PipelineTimer):
+        observer = BatchGaps(observer)
     return FrontEnd(env, setup.front_end, setup.options.api_server_count or 1, observer)
 
 
 def describe(setup: EngineSetup, workload_name: str) -> RunDescription:
     """The labels that every output of a run carries."""
-    hardware, limits, devices = setup.hardware, setup.limits, setup.options.tensor_parallel_size
+    hardware, limits, devices = setup.hardware, setup.limits, setup.devices
     formats = setup.formats
     peaks = {hardware.peak_flops_for(dtype) for dtype in (formats.dtype, formats.weights.computed_in)}
     return RunDescription(
@@ -103,7 +107,8 @@ def describe(setup: EngineSetup, workload_name: str) -> RunDescription:
         workload=workload_name,
         kv_blocks=limits.num_blocks,
         block_size=limits.block_size,
-        tensor_parallel_size=devices,
+        tensor_parallel_size=setup.options.tensor_parallel_size,
+        pipeline_parallel_size=setup.options.pipeline_parallel_size,
         max_num_seqs=limits.max_num_seqs,
         max_num_batched_tokens=limits.max_num_batched_tokens,
         max_model_len=limits.max_model_len,

@@ -35,6 +35,8 @@ CHATS: list[Any] = [
     {"response_format": {"type": "json_object"}},
     {"response_format": FORM},
     {"reasoning_effort": "low"},
+    {"extra_body": {"return_token_ids": True, "return_tokens_as_token_ids": True}, "logprobs": True, "max_tokens": 4},
+    {"extra_body": {"guided_choice": ["calm", "rough"]}},
     {"stop": [". "], "temperature": 0, "presence_penalty": 0.5, "logit_bias": {"50": -100}},
 ]
 

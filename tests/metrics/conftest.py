@@ -57,6 +57,7 @@ def description() -> RunDescription:
         kv_blocks=120,
         block_size=16,
         tensor_parallel_size=2,
+        pipeline_parallel_size=1,
         max_num_seqs=8,
         max_num_batched_tokens=512,
         max_model_len=4096,

@@ -121,7 +121,7 @@ def run_fast(case: Case, scheduler: Scheduler | None = None) -> tuple[Outcome, F
     ledger = FastLedger()
     timer: Any = DyadicTimer()
     replica = Replica(env, scheduler, timer, ledger, async_scheduling=case.async_scheduling)
-    requests = _serve(env, case, replica, ledger, Request)
+    requests = serve(env, case, replica, ledger, Request)
     blocks = scheduler.blocks
     outcome = Outcome(requests, ledger.steps, ledger.gaps_s, scheduler.least_free_blocks, blocks.free_blocks)
     return outcome, ledger
@@ -132,7 +132,7 @@ def run_obvious(case: Case) -> Outcome:
     env = simpy.Environment()
     scheduler = REFERENCES[case.policy](case.limits)
     replica = reference.replica.Replica(env, scheduler, DyadicTimer(), case.async_scheduling)
-    requests = _serve(env, case, replica, replica, reference.request.Request)
+    requests = serve(env, case, replica, replica, reference.request.Request)
     blocks = scheduler.blocks
     ledger = replica.ledger
     return Outcome(requests, ledger.steps, ledger.gaps_s, scheduler.least_free_blocks, blocks.free_blocks)
@@ -141,19 +141,24 @@ def run_obvious(case: Case) -> Outcome:
 def assert_same(case: Case) -> FastLedger:
     """Steps, batches, preemptions, cache hits and times agree; returns the fast ledger."""
     slow, (fast, ledger) = run_obvious(case), run_fast(case)
+    assert_equal(case, fast, slow)
+    return ledger
+
+
+def assert_equal(case: Case, fast: Outcome, slow: Outcome) -> None:
+    """Two outcomes of ``case`` are one."""
     assert fast.steps == slow.steps
     assert fast.requests == slow.requests
     assert sorted(fast.gaps_s) == sorted(slow.gaps_s)
     assert fast.least_free_blocks == slow.least_free_blocks
     assert fast.free_blocks_at_end == slow.free_blocks_at_end == case.limits.num_blocks - 1
-    return ledger
 
 
 def _nobody_asks(finished: list[Any]) -> None:
     pass
 
 
-def _serve(env: simpy.Environment, case: Case, replica: Any, notifier: Any, kind: type[Any]) -> list[tuple[Any, ...]]:
+def serve(env: simpy.Environment, case: Case, replica: Any, notifier: Any, kind: type[Any]) -> list[tuple[Any, ...]]:
     requests = [
         kind(
             index,

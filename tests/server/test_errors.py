@@ -118,7 +118,8 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "ob
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"prompt_logprobs": 1}, "prompt_logprobs"),
+        ({"stream_interval": 5}, "stream_interval"),
+        ({"kv_transfer_params": {"do_remote_decode": True}}, "kv_transfer_params"),
         ({"functions": [{"name": "f"}]}, "functions"),
         ({"guided_json": {}, "use_beam_search": True}, "use_beam_search"),
         ({"modalities": ["text", "audio"]}, "modalities"),
@@ -159,7 +160,7 @@ async def test_what_is_not_simulated_is_refused(client: Client, fields: dict[str
         ({"top_logprobs": 2}, "top_logprobs"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
         ({"reasoning_effort": "extreme"}, "reasoning_effort"),
-        ({"echo": True}, "echo"),
+        ({"guided_choice": ["a"], "structured_outputs": {"regex": "a"}}, "structured_outputs"),
         ({"cache_salt": ""}, "cache_salt"),
     ],
 )

@@ -43,6 +43,13 @@ class Plain:
         return f"{said}{' with tools' if tools else ''}{' '.join(extras)}"
 
 
+class Mute:
+    """A chat template that says nothing."""
+
+    def render(self, messages: object, tools: object, extras: object) -> str:
+        return "once"
+
+
 class Picky:
     """A chat template that likes nothing."""
 
@@ -117,6 +124,23 @@ class TestWhatReachesTheEngine:
 
 
 class TestPrompts:
+    async def test_a_message_that_is_gone_on_with(self) -> None:
+        going_on = {"add_generation_prompt": False, "continue_final_message": True}
+        plan = await chat(**going_on)
+        assert plan.prompt_tokens == 2  # "say something", and nothing that the template writes behind it
+        with pytest.raises(ApiError, match="leaves the last message out"):
+            await chat(
+                messages=[{"role": "user", "content": "\u00e4 " * 3 + "x"}], by=planner(template=Mute()), **going_on
+            )
+
+    async def test_tokens_are_told_by_their_ids(self) -> None:
+        (choice,) = (await chat(return_token_ids=True, logprobs=True, return_tokens_as_token_ids=True)).choices
+        event = TokenEvent(0, 1, 0.0, text="once", token_ids=(1,), logprobs=(TokenLogprob(1, -0.5),))
+        piece = choice.read(event)
+        assert piece.token_ids == (1,)
+        assert piece.logprobs is not None
+        assert piece.logprobs["content"][0]["token"] == "token_id:1"
+
     async def test_a_completion_begins_with_the_models_first_token_and_a_chat_as_its_template_says(self) -> None:
         assert (await complete()).choices[0].sequence.prompt_token_ids == [0, 1, 2, 3]
         assert (await chat()).choices[0].sequence.prompt_token_ids == [1, 2]

@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from simserve.server.logprobs import Told
+from simserve.server.logprobs import Told, name_by_id
 
 LEAST_SURE, MOST_SURE = 0.4, 0.995
 
@@ -51,7 +51,7 @@ class Likelihoods:
         rng = self._rng(place)
         surety = self._surety(rng)
         logprob = math.log(surety)
-        seen, top = {raw}, [(raw, logprob)][: self.top]
+        seen, top, ids = {raw}, [(raw, logprob)][: self.top], [token_id][: self.top]
         rest = 1.0 - surety
         for _ in range(100 * self.top):  # a vocabulary may have fewer texts than are wanted
             if len(top) >= self.top:
@@ -63,7 +63,17 @@ class Likelihoods:
             seen.add(text)
             rest /= 2
             top.append((text, math.log(rest)))
-        return Told(raw, logprob, tuple(top))
+            ids.append(other)
+        return Told(raw, logprob, tuple(top), tuple(ids))
+
+
+@dataclass(frozen=True)
+class NamedByIds(Likelihoods):
+    """The same with ``token_id:42`` in the place of every token's text."""
+
+    def told(self, token_ids: Sequence[int], texts: Sequence[str], first: int) -> list[Told]:
+        """See :meth:`Likelihoods.told`."""
+        return super().told(token_ids, [name_by_id(token_id).decode() for token_id in token_ids], first)
 
 
 def _is_text(raw: bytes) -> bool:

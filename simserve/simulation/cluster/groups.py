@@ -15,7 +15,7 @@ from simserve.simulation.setup import EngineSetup, prepare
 
 GB = 2**30
 OPTION_NAMES = frozenset(field.name for field in fields(EngineOptions))
-PARALLEL = ("tensor_parallel_size",)
+PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size")
 """Engine options that are fields of a group themselves."""
 
 Loader = Callable[[str], Any]
@@ -41,7 +41,7 @@ class Group:
     @property
     def devices(self) -> int:
         """Of one replica."""
-        return self.setup.options.tensor_parallel_size
+        return self.setup.devices
 
 
 def prepare_groups(

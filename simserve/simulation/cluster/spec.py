@@ -38,6 +38,7 @@ class GroupSpec(Section):
     hardware: str | None = None
     memory_gb: Positive | None = None
     tensor_parallel_size: Count | None = None
+    pipeline_parallel_size: Count | None = None
     weight: Positive = 1.0
     """Share of the requests of each replica, under router ``weighted``."""
     engine: dict[str, Any] = {}

@@ -9,13 +9,15 @@ import simpy
 
 from simserve.config import EngineOptions
 from simserve.errors import ConfigError
+from simserve.latency.pipeline import PipelineTimer
 from simserve.latency.verification import VerifyingStepTimer
-from simserve.scheduling import Scheduler, VllmV1, VllmV1Priority
+from simserve.scheduling import Pipelined, Scheduler, VllmV1, VllmV1Priority
 from simserve.scheduling.fetching import FetchingVllmV1, FetchingVllmV1Priority
 from simserve.scheduling.speculative import SpeculativeFetchingVllmV1, SpeculativeVllmV1
 from simserve.simulation.features.counts import Counts
 from simserve.simulation.features.fetching_replica import FetchingReplica
 from simserve.simulation.features.speculative_replica import SpeculativeFetchingReplica, SpeculativeReplica
+from simserve.simulation.pipeline import PipelineReplica
 from simserve.simulation.replica import Replica, StepObserver
 
 if TYPE_CHECKING:
@@ -64,6 +66,9 @@ def new_replica(
     may_halt: bool = False,
 ) -> Replica:
     """The replica that ``setup`` asks for, over its own ``scheduler``; what its features do is added to ``counts``."""
+    if isinstance(setup.timer, PipelineTimer):
+        assert isinstance(scheduler, Pipelined)
+        return PipelineReplica(env, scheduler, setup.timer, observer, list_decodes=list_decodes)
     replica = REPLICAS[setup.tiers is not None, setup.speculation is not None](
         env,
         scheduler,

@@ -33,6 +33,7 @@ OPTIONS = {
     "quantization": Option("awq", engine("quantization"), to("awq")),
     "kv_cache_dtype": Option("fp8", engine("kv_cache_dtype"), to("fp8"), "hardware: H100"),
     "tensor_parallel_size": Option("2", engine("tensor_parallel_size"), to(2)),
+    "pipeline_parallel_size": Option("2", engine("pipeline_parallel_size"), to(2)),
     "max_num_batched_tokens": Option("4096", engine("max_num_batched_tokens"), to(4096)),
     "gpu_memory_utilization": Option("0.5", engine("kv_blocks"), less),
     "num_gpu_blocks": Option("500", engine("kv_blocks"), to(500)),

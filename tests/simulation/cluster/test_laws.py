@@ -61,6 +61,8 @@ def clusters(draw: st.DrawFn) -> ClusterSpec:
         whole = POLICIES[group["engine"]["policy"]].whole_prompts
         group["engine"]["max_num_batched_tokens"] = draw(st.sampled_from([600, 1000] if whole else [64, 256]))
         group["engine"]["num_gpu_blocks"] = draw(st.integers(45, 90))
+        if group["engine"]["policy"] == "vllm-v1":
+            group["pipeline_parallel_size"] = draw(st.sampled_from([1, 1, 2, 3]))
     for group, role in zip(groups, roles, strict=True):
         group["role"] = role
         if role == "decode":
@@ -128,14 +130,25 @@ def test_who_finished_has_all_its_tokens_and_times_in_order(workload: Workload, 
 
 
 @EXAMPLES
-@given(workloads(most_input=300), st.integers(1, 3), st.sampled_from([0.05, 0.3]), st.sampled_from([False, True]))
+@given(
+    workloads(most_input=300),
+    st.integers(1, 3),
+    st.sampled_from([0.05, 0.3]),
+    st.sampled_from([False, True]),
+    st.sampled_from([1, 3]),
+)
 def test_work_is_conserved_across_failures(
-    workload: Workload, replicas: int, mean_s: float, asynchronous: bool
+    workload: Workload, replicas: int, mean_s: float, asynchronous: bool, stages: int
 ) -> None:
     """What was computed is every prompt once, every answer that moved on as part of a prompt, and what was wasted."""
     failures = [{"group": "all", "mean_time_between_failures_s": mean_s, "down_s": 0.01}]
     cluster = spec(groups=[{"name": "all", "replicas": replicas}], failures=failures, max_retries=1000)
-    options = EngineOptions(max_num_seqs=16, enable_prefix_caching=False, async_scheduling=asynchronous)
+    options = EngineOptions(
+        max_num_seqs=16,
+        enable_prefix_caching=False,
+        async_scheduling=asynchronous and stages == 1,
+        pipeline_parallel_size=stages,
+    )
     ran = Ran(workload, cluster, options)
     totals = ran.result.totals
     assert np.all(ran.records.status == FINISHED)

@@ -143,9 +143,11 @@ def test_what_cannot_be_is_refused_in_a_sentence_that_names_the_field(text: str,
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("options", [{"policy": "sglang"}, {"scheduling_policy": "priority"}])
-def test_policies_that_cannot_speculate_say_so(options: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="cannot have --speculative-config"):
+@pytest.mark.parametrize(
+    "options", [{"policy": "sglang"}, {"scheduling_policy": "priority"}, {"pipeline_parallel_size": 2}]
+)
+def test_what_cannot_speculate_says_so(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"cannot have --speculative-config|cannot be simulated together"):
         setup(speculative_config=config(2, 0.5), **options)
 
 
