@@ -76,7 +76,7 @@ class LiveReplica:
             inflight_batches=int(member.replica.step_in_flight),
             kv_blocks_total=blocks.usable_blocks,
             kv_blocks_used=blocks.used_blocks,
-            kv_block_bytes=setup.block_bytes * setup.options.tensor_parallel_size,
+            kv_block_bytes=setup.block_bytes * setup.devices,
         )
 
     def row(self, status: EngineStatus | None = None) -> dict[str, object]:
