@@ -102,7 +102,7 @@ class HandOut:
             for request in step.finished:
                 request.stream.finish(request.finish_reason, step.time_s, request.timing)
             self._steps.popleft()
-            if step.due_wall_s != AT_ONCE:
+            if step.sampled and step.due_wall_s != AT_ONCE:
                 self._unprepared = iter(step.sampled)
         return True
 

@@ -102,6 +102,10 @@ class PacedEngine(ABC):
     def _is_quiet(self) -> bool:
         """Whether nothing runs and nothing waits in the simulation."""
 
+    def _tokens_first(self) -> bool:
+        """Have tokens that the next event brings, which is due, handed out before it; whether there are any."""
+        return False
+
     @property
     def lateness(self) -> RollingDurations:
         return self._hand_out.lateness
@@ -192,8 +196,9 @@ class PacedEngine(ABC):
             if self._admit_next():
                 pass
             elif self.clock.is_due(self._peek()):
-                self._env.step()
-                self.clock.reached(self._env.now)
+                if not self._tokens_first():
+                    self._env.step()
+                    self.clock.reached(self._env.now)
             else:
                 self._fall_asleep()
                 next_wall_s = self.clock.wall_s(self._peek())
@@ -276,6 +281,7 @@ class SimulatedEngine(PacedEngine):
         self._setup = setup
         self._scheduler = scheduler
         self._preemptions = 0
+        self._handed_out: Run | None = None
         self._front_end = new_front_end(setup, env, self)
         self._replica = new_replica(setup, env, scheduler, self._front_end or self, Counts(), list_decodes=True)
         if self._front_end is not None:
@@ -316,15 +322,31 @@ class SimulatedEngine(PacedEngine):
     def reset_prefix_cache(self) -> bool:
         return self._scheduler.blocks.reset_prefix_cache()
 
+    def _tokens_first(self) -> bool:
+        """Hand out the tokens of a step that ends before the simulation works out what comes after it.
+
+        Who gets one was settled when the step began, and a thousand streams need not wait for the planning of the next.
+        """
+        run = self._replica.run_in_flight
+        if run is None or run is self._handed_out or self._front_end is not None or run.end_s != self._peek():
+            return False
+        due_wall_s = self.clock.wall_s(run.end_s)
+        if due_wall_s == AT_ONCE:
+            return False  # nobody counts
+        self._handed_out = run
+        self._hand_out.add(cast(list[LiveRequest], run.plan.sampled), (), run.end_s, due_wall_s)
+        return True
+
     def run_done(self, run: Run, finished_requests: list[Request]) -> None:
-        """Have a step's tokens handed out, now or when the front end has sent them.
+        """Have a step's tokens handed out, now or when the front end has sent them, if they have not been.
 
         See :class:`simserve.simulation.replica.StepObserver`.
         """
         self._preemptions += len(run.plan.preempted)
         report = step_report(run) if self._observers else None
         ended = cast(list[LiveRequest], finished_requests)
-        sampled, sent_s = cast(list[LiveRequest], run.plan.sampled), run.sent_s
+        sampled = [] if run is self._handed_out else cast(list[LiveRequest], run.plan.sampled)
+        sent_s = run.sent_s
         if run.lag_s:
             Moment(self._env, sent_s, lambda _: self._sent(sampled, ended, sent_s, report))
         else:

@@ -36,6 +36,11 @@ class TokenStream:
     mailbox of one event and nobody else's time. ``on_close`` is called once if the stream is closed before its end.
     """
 
+    __slots__ = (
+        "_changed", "_ended", "_error", "_failure", "_finish_reason", "_logprobs", "_merging", "_on_close",
+        "_produced", "_sink", "_stop_reason", "_taken", "_text", "_time_s", "_timing", "_token_ids",
+    )  # fmt: skip
+
     def __init__(self, on_close: Callable[[], None]) -> None:
         self._on_close = on_close
         self._sink: TokenSink | None = None

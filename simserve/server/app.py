@@ -61,7 +61,7 @@ def build_app(
             drain.middleware,
             guard(settings.auth),
             charging.middleware(),
-            time_limit(server.timeout),
+            *([] if server.timeout is None else [time_limit(server.timeout)]),
             body_in_time(server.read_timeout),
             failures.middleware,
         ],

@@ -12,6 +12,7 @@ from simserve.server.plans import Choice, Piece, Plan, Tells, ToolDelta
 from simserve.server.streams import Answer, Ended
 
 DONE = b"data: [DONE]\n\n"
+TIMES_IN_HEADERS = tuple((f"{name}_ms", f"x-simserve-{name}-ms") for name in ("queue", "ttft", "tpot", "e2e"))
 STILL_GOING_ON: Mapping[str, object] = {"finish_reason": None}
 
 
@@ -68,10 +69,13 @@ def timing_headers(ended: Sequence[Ended]) -> dict[str, str]:
     known = [timing_metrics(one) for one in ended if one.timing is not None]
     if not known:
         return {}
-    names = ("queue_ms", "ttft_ms", "tpot_ms", "e2e_ms")
-    slowest = {name: max((times[name] for times in known if name in times), default=None) for name in names}
-    headers = {f"x-simserve-{name.replace('_', '-')}": f"{ms:.3f}" for name, ms in slowest.items() if ms is not None}
-    return {**headers, "x-simserve-preemptions": str(sum(int(times["preemptions"]) for times in known))}
+    headers = {}
+    for name, header in TIMES_IN_HEADERS:
+        all_ms = [times[name] for times in known if name in times]
+        if all_ms:
+            headers[header] = f"{max(all_ms):.3f}"
+    headers["x-simserve-preemptions"] = str(sum(int(times["preemptions"]) for times in known))
+    return headers
 
 
 def timing_metrics(ended: Ended) -> dict[str, float]:

@@ -142,6 +142,8 @@ def _json(body: dict[str, object]) -> web.Response:
 
 
 def _log_added(request: web.Request, body: CompletionFields, envelope: Envelope, plan: Plan) -> None:
+    if not log.isEnabledFor(logging.INFO):
+        return
     peer = request.transport.get_extra_info("peername") if request.transport else None
     who = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "unknown"
     how = "streamed" if body.stream else "plain"
@@ -151,5 +153,7 @@ def _log_added(request: web.Request, body: CompletionFields, envelope: Envelope,
 
 
 def _log_finished(envelope: Envelope, ended: Sequence[Ended]) -> None:
+    if not log.isEnabledFor(logging.DEBUG):
+        return
     times = ", ".join(f"{name[11:]} {value}" for name, value in timing_headers(ended).items())
     log.debug("Finished request: %s %s", envelope.request_id, times)

@@ -243,17 +243,20 @@ class SimulatedPlanner(Counting):
         new_logprobs: type[ChatLogprobs] | type[CompletionLogprobs],
     ) -> Plan:
         check_limit(request.token_limit(), self._max_model_len)
-        numbers = itertools.count()
-
-        def build() -> list[SimulatedChoice]:
-            return [
-                self._choice(request, task, form, key, next(numbers), request_id, new_logprobs())
-                for task in tasks
-                for key in task.keys
-            ]
-
         count = request.sequences_per_prompt()
         orders = [self._order(request, task, form, task.keys[0], request_id) for task in tasks]
+
+        def build() -> list[SimulatedChoice]:
+            each = [
+                (task, first if key == task.keys[0] else self._order(request, task, form, key, request_id))
+                for task, first in zip(tasks, orders, strict=True)
+                for key in task.keys
+            ]
+            return [
+                self._choice(request, task, form, order, index, request_id, new_logprobs())
+                for index, (task, order) in enumerate(each)
+            ]
+
         expected = sum(map(self._writer.expected, orders)) * count
         is_formed = bool(form.functions) or request.wanted() is not None
         try:
@@ -307,12 +310,11 @@ class SimulatedPlanner(Counting):
         request: CompletionFields,
         task: Task,
         form: Form,
-        key: str,
+        order: Order,
         index: int,
         request_id: str,
         logprobs: LogprobsWriter,
     ) -> SimulatedChoice:
-        order = self._order(request, task, form, key, request_id)
         script = self._writer.write(order)
         whole, count = script.is_whole, len(script)
         end = find_end(script, request, first_token=order.least)
@@ -323,7 +325,7 @@ class SimulatedPlanner(Counting):
         is_ranked = request.sequences_per_prompt() > request.n
         if top is not None or is_ranked:
             kind, name = (NamedByIds, name_by_id) if request.return_tokens_as_token_ids else (Likelihoods, self._name)
-            likelihoods = kind(key, top or 0, name, self._tokenizer.vocab_size)
+            likelihoods = kind(order.key, top or 0, name, self._tokenizer.vocab_size)
         sequence = GenerationRequest(
             # Numbered, since clients may give the same id to requests that run at the same time.
             request_id=f"{request_id}-{next(self._numbers)}",

@@ -88,6 +88,10 @@ class ChoiceSink:
     ``ended`` is done with the last token, or fails with what the client is to be told.
     """
 
+    __slots__ = (
+        "_choice", "_kept", "_next", "_opening", "_read", "_so_far", "_texts", "_tokens", "_wire", "_writer", "ended",
+    )  # fmt: skip
+
     def __init__(self, wire: EventWire, writer: ChunkWriter, choice: Choice, so_far: _UsageSoFar | None) -> None:
         self.ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
         self._wire = wire

@@ -33,6 +33,11 @@ class EventWire:
     no error: its handler is cancelled.
     """
 
+    __slots__ = (
+        "_chunked", "_closed", "_full_since_s", "_is_closing", "_send", "_socket", "_stalled_s", "_transport",
+        "_unsent_bytes",
+    )  # fmt: skip
+
     def __init__(self, transport: asyncio.Transport | None, *, chunked: bool, stalled_s: float | None = None) -> None:
         if transport is None:
             raise ConnectionResetError("the client is gone")

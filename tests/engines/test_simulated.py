@@ -13,6 +13,7 @@ import pytest
 
 from simserve.config import EngineOptions
 from simserve.engines import GenerationRequest, SimulatedEngine, TokenEvent, simulated_engine
+from simserve.engines.reports import Arrival, Ending, StepReport
 from simserve.errors import RequestError
 from simserve.hardware import load_hardware
 from simserve.models import load_model
@@ -183,3 +184,56 @@ async def test_a_long_prompt_is_hashed_off_the_loop_and_served() -> None:
     async with running(math.inf) as engine:
         events = await collect(engine, request("a", 3, prompt=20_000))
     assert sum(event.tokens for event in events) == 3
+
+
+class Witness:
+    """Hears tokens, as a stream's sink, and ends of steps, as the engine's observer, in the order of their coming."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+        self.over = asyncio.Event()
+
+    def step(self, tokens: int) -> None:
+        self.heard += ["token"] * tokens
+
+    def prepare(self) -> None: ...
+
+    def event(self, event: TokenEvent) -> None:
+        self.heard += ["token"] * event.tokens
+        if event.finish_reason is not None:
+            self.heard.append(event.finish_reason)
+            self.over.set()
+
+    def failed(self, error: Exception) -> None:
+        raise AssertionError from error
+
+    def arrived(self, arrival: Arrival) -> None: ...
+
+    def step_done(self, step: StepReport) -> None:
+        self.heard.append(f"step with {step.output_tokens}")
+
+    def ended(self, ending: Ending) -> None:
+        self.heard.append(f"ended after {ending.output_tokens}")
+
+
+async def test_tokens_do_not_wait_until_the_step_after_theirs_is_planned() -> None:
+    witness = Witness()
+    async with running(10.0) as engine:
+        engine.observe(witness)
+        engine.submit(request("a", 4)).deliver_to(witness)
+        await witness.over.wait()
+    assert witness.heard == [*["token", "step with 1"] * 4, "ended after 4", "length"]
+
+
+async def test_who_goes_while_tokens_are_handed_out_leaves_nothing_behind() -> None:
+    stays, goes = Witness(), Witness()
+    async with running(10.0) as engine:
+        leaving = engine.submit(request("b", 1000))
+        leaving.deliver_to(goes)
+        stays.step = lambda tokens: asyncio.get_running_loop().create_task(leaving.aclose())  # type: ignore[assignment, misc]
+        engine.submit(request("a", 20)).deliver_to(stays)
+        await stays.over.wait()
+        status = engine.status()
+        assert (status.aborted_requests, status.completed_requests, status.kv_blocks_used) == (1, 1, 0)
+    assert stays.heard == ["length"]
+    assert 0 < goes.heard.count("token") < 20

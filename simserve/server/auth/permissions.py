@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 from simserve.config import Permission
 
@@ -48,12 +49,18 @@ LIMITED: frozenset[Permission] = frozenset(("chat", "completions", "embeddings")
 """Permissions for what costs: requests that need them count against a key's limits."""
 
 
+MOST_PATHS = 256
+"""Whose answers are kept: more than there are routes; paths that do not exist may be many."""
+
+
+@lru_cache(maxsize=MOST_PATHS)
 def permission_for(path: str) -> Permission:
     """What a key needs for ``path``: what nobody has listed is for administrators."""
     listed = [known for known in BY_PATH if _is_below(path, known)]
     return BY_PATH[max(listed, key=len)] if listed else "admin"
 
 
+@lru_cache(maxsize=MOST_PATHS)
 def is_from_here_alone(path: str) -> bool:
     """Whether ``path`` answers to this machine alone while no keys are asked for."""
     return any(_is_below(path, known) for known in FROM_HERE)

@@ -11,8 +11,8 @@ from simserve.server.errors import ApiError, Handler, Middleware, timed_out
 TIMER: web.RequestKey[asyncio.Timeout] = web.RequestKey("timer", asyncio.Timeout)
 
 
-def time_limit(timeout_s: float | None) -> Middleware:
-    """A middleware that ends with 504 what takes longer than ``timeout_s``; None is no limit."""
+def time_limit(timeout_s: float) -> Middleware:
+    """A middleware that ends with 504 what takes longer than ``timeout_s``."""
 
     @web.middleware
     async def in_time(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -44,7 +44,7 @@ def body_in_time(timeout_s: float) -> Middleware:
 
     @web.middleware
     async def read_first(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.can_read_body:
+        if request.can_read_body and not request.content.is_eof():  # usually all of it is there already
             try:
                 async with asyncio.timeout(timeout_s):
                     await request.read()

@@ -197,6 +197,9 @@ class ModelPool:
 
     async def _pinned(self, slot: Slot) -> Service:
         """The model in memory, with a pin on it."""
+        if slot.service is not None and not slot.draining:
+            self._pin(slot)
+            return slot.service
         most = self._limits.max_waiting_requests
         if most is not None and slot.waiting >= most:
             raise try_again(f"Too many requests wait for the model `{slot.model.name}`; try again.", RETRY_AFTER_S)
