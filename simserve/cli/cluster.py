@@ -69,8 +69,11 @@ def cluster_spec(args: argparse.Namespace) -> ClusterSpec | None:
     """The cluster that ``args`` ask for; None for a single engine. Raises :class:`ConfigError`."""
     own = {"policy": args.router, "staleness_s": args.router_staleness}
     own = {key: value for key, value in own.items() if value is not None}
-    ranks = {"data_parallel_size": args.data_parallel_size, "enable_expert_parallel": args.enable_expert_parallel}
-    ranks = {key: value for key, value in ranks.items() if value not in (None, False, 1)}
+    ranks: dict[str, int | bool] = {}
+    if args.data_parallel_size not in (None, 1):
+        ranks["data_parallel_size"] = args.data_parallel_size
+    if args.enable_expert_parallel:
+        ranks["enable_expert_parallel"] = True
     if args.data_parallel_size is not None and args.data_parallel_size < 1:
         raise ConfigError(f"--data-parallel-size must be at least 1, not {args.data_parallel_size}")
     if args.cluster is None and args.replicas is None and not own and not ranks:
