@@ -64,6 +64,11 @@ class ClusterEngine(PacedEngine):
         return self._max_model_len
 
     @property
+    def may_refuse(self) -> bool:
+        """Whether a sequence that could be served may be refused all the same, which :meth:`submit` decides."""
+        return True
+
+    @property
     def replicas(self) -> Sequence[LiveReplica]:
         """See :class:`simserve.engines.controls.HasReplicas`."""
         return self._replicas

@@ -16,6 +16,14 @@ from simserve.server.plans import Choice, Plan, ToolDelta, merged
 Result = TypeVar("Result")
 
 
+class AnswersLater:
+    """An engine in another process that may refuse a sequence, and says so only after a while."""
+
+    async def admitted(self, streams: Sequence[AsyncIterator[TokenEvent]]) -> None:
+        """Wait until it has said of all ``streams`` that it takes them; raises what it says else."""
+        raise NotImplementedError
+
+
 @asynccontextmanager
 async def opened(
     engine: Engine, sequences: Sequence[GenerationRequest]
@@ -30,6 +38,8 @@ async def opened(
         for sequence in sequences:
             # One by one: those before a refused one must be closed too.
             streams.append(engine.submit(sequence))  # noqa: PERF401
+        if isinstance(engine, AnswersLater):
+            await engine.admitted(streams)
         yield streams
     finally:
         for stream in streams:

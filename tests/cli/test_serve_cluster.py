@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,30 @@ def test_workers_share_one_cluster() -> None:
             server.complete(max_tokens=3, user="me")
         replicas = server.get("/cluster/replicas")["replicas"]
         assert [row["completed_requests"] for row in replicas] == [2, 2]
+        assert server.stop(signal.SIGTERM) == 0
+
+
+def test_one_too_many_is_429_from_a_worker_too(tmp_path: Path) -> None:
+    """Also for a stream, whose status is said before its first token."""
+    file = tmp_path / "cluster.yaml"
+    file.write_text("groups: [{name: all}]\nrouter: {max_requests: 1}\n")
+    slow = ("--workers", "2", "--time-scale", "0.02")
+    with running(*OPT, "--cluster", str(file), *slow) as server, ThreadPoolExecutor() as pool:
+        first = pool.submit(server.complete, max_tokens=1000)
+        while server.get("/status")["running_requests"] == 0:
+            assert not first.done()
+        for stream in (True, False):
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                server.complete(max_tokens=3, stream=stream)
+            assert refused.value.code == 429
+            assert refused.value.headers["Retry-After"] == "1"
+            refused.value.close()
+        kill = urllib.request.Request(f"{server.url}/cluster/replicas/all/0/kill", method="POST")
+        urllib.request.urlopen(kill, timeout=30).close()
+        lost = first.exception(timeout=30)
+        assert isinstance(lost, urllib.error.HTTPError)
+        assert lost.code == 503
+        lost.close()
         assert server.stop(signal.SIGTERM) == 0
 
 

@@ -204,6 +204,7 @@ class Session:
                     "adapter": adapter,
                     "max_model_len": service.engine.max_model_len,
                     "generation_defaults": getattr(service.engine, "generation_defaults", {}),
+                    "may_refuse": getattr(service.engine, "may_refuse", False),
                 }
                 self.channel.send({"op": "done", "id": number, "result": facts})
                 await released.wait()
@@ -229,6 +230,8 @@ class Session:
             # Clients may give the same id to requests of several workers.
             stream = service.engine.submit(replace(request, request_id=f"w{self._number}-{request.request_id}"))
             try:
+                if getattr(service.engine, "may_refuse", False):
+                    self.channel.send({"op": "admitted", "id": number})
                 async for event in stream:
                     self.channel.send({"op": "event", "id": number, "event": event})
             finally:

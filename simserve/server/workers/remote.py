@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -20,6 +20,7 @@ from simserve.server.metrics import HttpMetrics
 from simserve.server.models import Adapter, Loadable, LoadAdapter
 from simserve.server.service import Service
 from simserve.server.settings import FailuresSection
+from simserve.server.streams import AnswersLater
 from simserve.server.unsupported import SIMULATED, refuse_unsupported
 from simserve.server.workers.channel import Channel, Message
 from simserve.server.workers.codec import adapter_from, caller_body, error_from, event_from, verdict_from
@@ -90,6 +91,8 @@ class Link:
 
     def _on_message(self, message: Message) -> None:
         match message["op"]:
+            case "admitted":
+                self._on_admitted(message["id"])
             case "event":
                 self._on_event(message["id"], message["event"])
             case "done":
@@ -117,6 +120,11 @@ class Link:
             del self._streams[number]
         stream.take(event)
 
+    def _on_admitted(self, number: int) -> None:
+        stream = self._streams.get(number)
+        if stream is not None:
+            stream.known.set()
+
     def _settle(self, number: int, result: Any) -> None:
         answer = self._answers.get(number)
         if answer is not None and not answer.done():
@@ -139,7 +147,25 @@ class Link:
 
 
 class RemoteStream(TokenStream):
-    """The tokens of a sequence that runs in the parent."""
+    """The tokens of a sequence that runs in the parent; it is ``known`` once its engine has taken or refused it."""
+
+    def __init__(self, on_close: Callable[[], None]) -> None:
+        super().__init__(on_close)
+        self.known = asyncio.Event()
+
+    def fail(self, error: Exception) -> None:
+        super().fail(error)
+        self.known.set()
+
+    def finish(self, *args: Any, **more: Any) -> None:
+        super().finish(*args, **more)
+        self.known.set()
+
+    async def admitted(self) -> None:
+        """Wait until it is known; raises what the engine refuses it with."""
+        await self.known.wait()
+        if self._failure is not None:
+            raise self._failure
 
     def take(self, event: TokenEvent) -> None:
         """Tokens have come."""
@@ -180,6 +206,15 @@ class RemoteEngine:
         return vectors
 
 
+class RefusingEngine(RemoteEngine, AnswersLater):
+    """One that may have enough to do, and decides that when a sequence comes."""
+
+    async def admitted(self, streams: Sequence[AsyncIterator[TokenEvent]]) -> None:
+        for stream in streams:
+            assert isinstance(stream, RemoteStream)
+            await stream.admitted()
+
+
 class RemoteModels:
     """See :class:`simserve.server.models.base.Models`: it is said here and computed there."""
 
@@ -210,7 +245,8 @@ class RemoteModels:
         try:
             facts = await self._link.ask({"op": "use", "model": name}, number)
             service = await self._service(facts)
-            service = service.over(RemoteEngine(self._link, number, facts))  # type: ignore[arg-type]
+            made = RefusingEngine if facts["may_refuse"] else RemoteEngine
+            service = service.over(made(self._link, number, facts))  # type: ignore[arg-type]
             service = replace(service, answered=partial(self._answered, number))
             adapter = facts["adapter"]
             yield adapter_from(adapter).over(service) if adapter else service

@@ -20,6 +20,8 @@ from simserve.workload import Workload
 from simulation.cluster.clusters import HARDWARE, MODEL, spec
 from simulation.cluster.test_laws import clusters, workloads
 
+OPTIONS = EngineOptions(max_num_seqs=16)
+
 END_S = 60.0
 """Long after all is over: nothing here takes more than a few seconds."""
 
@@ -47,9 +49,15 @@ class Ears:
 class Lived:
     """A live cluster that ``workload`` came to while ``orders`` of (time, what, which) were given."""
 
-    def __init__(self, workload: Workload, cluster: ClusterSpec, orders: Sequence[tuple[float, str, int]]) -> None:
+    def __init__(
+        self,
+        workload: Workload,
+        cluster: ClusterSpec,
+        orders: Sequence[tuple[float, str, int]],
+        options: EngineOptions = OPTIONS,
+    ) -> None:
         self.ears = Ears()
-        groups = prepare_groups(cluster, MODEL, HARDWARE, EngineOptions(max_num_seqs=16))
+        groups = prepare_groups(cluster, MODEL, HARDWARE, options)
         self.cluster = LiveCluster(cluster, groups, self.ears)
         self.requests = list(requests_of(workload))
         self.aborted: set[object] = set()
@@ -80,6 +88,16 @@ class Lived:
             assert self.cluster.drain(member) == could
 
 
+ALL_REVIVED = [(20.0, "revive", at) for at in range(40)]
+"""So that nobody waits for ever for a replica that nobody starts again."""
+
+FEATURES = [
+    EngineOptions(num_gpu_blocks=60, max_num_seqs=16, pipeline_parallel_size=2),
+    EngineOptions(num_gpu_blocks=60, max_num_seqs=16, kv_offloading_size=1.0),
+    EngineOptions(num_gpu_blocks=60, max_num_seqs=16, front_end="2:10:300"),
+]
+
+
 def orders() -> st.SearchStrategy[list[tuple[float, str, int]]]:
     order = st.tuples(
         st.floats(0.0, 2.0), st.sampled_from(["abort", "abort", "kill", "revive", "drain"]), st.integers(0, 39)
@@ -105,7 +123,19 @@ def check_nothing_is_left(cluster: LiveCluster) -> None:
 def test_every_request_ends_once_with_all_its_tokens_or_is_lost(
     workload: Workload, cluster: ClusterSpec, given_orders: list[tuple[float, str, int]]
 ) -> None:
-    lived = Lived(workload, cluster, [*given_orders, *[(20.0, "revive", at) for at in range(40)]])
+    check_laws(Lived(workload, cluster, [*given_orders, *ALL_REVIVED]))
+
+
+@settings(max_examples=60, deadline=None)
+@given(workloads(most_input=500), orders(), st.integers(1, 3), st.sampled_from(FEATURES))
+def test_replicas_with_more_to_them_keep_the_same_laws(
+    workload: Workload, given_orders: list[tuple[float, str, int]], replicas: int, options: EngineOptions
+) -> None:
+    cluster = spec(groups=[{"name": "all", "replicas": replicas}], max_retries=20)
+    check_laws(Lived(workload, cluster, [*given_orders, *ALL_REVIVED], options))
+
+
+def check_laws(lived: Lived) -> None:
     ears, aborted = lived.ears, lived.aborted
     assert ears.ended == {request.request_id: 1 for request in lived.requests if request.request_id not in aborted}
     for request in lived.requests:
