@@ -9,6 +9,7 @@ from typing import Any
 from simserve.engines.base import EngineStatus
 from simserve.engines.clock import SimulatedClock
 from simserve.engines.reports import EngineObserver
+from simserve.scheduling.fetching import FetchingVllmV1
 from simserve.simulation.cluster import Group, Member, State
 from simserve.simulation.simulate import describe
 
@@ -66,9 +67,10 @@ class LiveReplica:
         member = self.member
         scheduler, setup = member.scheduler, member.group.setup
         blocks = scheduler.blocks
+        fetching = scheduler.fetching_requests if isinstance(scheduler, FetchingVllmV1) else 0
         return EngineStatus(
             clock_s=self._clock.now_s(),
-            waiting_requests=len(scheduler.waiting) + member.ingesting_requests,
+            waiting_requests=len(scheduler.waiting) + member.ingesting_requests + fetching,
             running_requests=len(scheduler.running),
             completed_requests=self.completed,
             aborted_requests=self.aborted,

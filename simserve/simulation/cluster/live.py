@@ -82,6 +82,7 @@ class LiveCluster(Cluster):
         """By request: who was given it last."""
         unlimited = spec.router.model_copy(update=UNLIMITED)
         super().__init__(spec.model_copy(update={"router": unlimited}), groups, _Visitors(), None)
+        self.counts.of_each = False
         for member in self.members:
             assert isinstance(member, LiveMember)
             member.given = self._given
