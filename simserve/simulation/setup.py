@@ -20,12 +20,17 @@ from simserve.latency.front_end import FRONT_END, FrontEndCosts, front_end_named
 from simserve.latency.host import VLLM_V0, VLLM_V1, HostCosts
 from simserve.models import ModelSpec
 from simserve.scheduling import Scheduler, SchedulerLimits
+from simserve.scheduling.speculative import SpeculativeVllmV1
 from simserve.simulation.features.build import policy_with
 from simserve.simulation.features.kv_tiers import TierSizes, tier_sizes
+from simserve.simulation.features.speculation import Speculation, speculation_of
 from simserve.simulation.formats import Formats, formats_of
 from simserve.simulation.memory import with_memory_defaults
 from simserve.simulation.parallelism import (
+    ALONE,
     Layout,
+    Ranks,
+    expert_timer,
     layout_of,
     links_in_words,
     new_scheduler,
@@ -64,6 +69,9 @@ class EngineSetup:
     front_end: FrontEndCosts | None
     tiers: TierSizes | None = None
     """Of KV below the device, if there are any."""
+    speculation: Speculation | None = None
+    ranks: Ranks = ALONE
+    """Of which this is one."""
 
     @property
     def policy_name(self) -> str:
@@ -79,22 +87,31 @@ class EngineSetup:
         return _given(self.options.async_scheduling)
 
     def new_scheduler(self) -> Scheduler:
-        return new_scheduler(self.policy, self.limits, self.options)
+        scheduler = new_scheduler(self.policy, self.limits, self.options)
+        if self.speculation is not None and isinstance(scheduler, SpeculativeVllmV1):
+            scheduler.speculate(self.speculation.drafts)
+        return scheduler
 
 
-def prepare(model: ModelSpec, hardware: HardwareProfile, options: EngineOptions, edge: int = 0) -> EngineSetup:
+def prepare(
+    model: ModelSpec, hardware: HardwareProfile, options: EngineOptions, edge: int = 0, ranks: Ranks = ALONE
+) -> EngineSetup:
     """Resolve ``options`` for ``model`` on ``hardware``.
 
     With ``edge`` 1 everything takes as long as it may, with -1 as little, see :mod:`simserve.hardware.uncertainty`.
+    What is prepared is one of ``ranks``.
     Raises :class:`ConfigError` for options that contradict each other, :class:`CapacityError` if weights do not fit,
     :class:`HardwareError` for a number format that the hardware cannot compute.
     """
     policy, options = resolve(with_pipeline_defaults(with_memory_defaults(options, hardware)))
-    layout = layout_of(model, policy, options)
+    layout = layout_of(model, policy, options, ranks)
     policy = policy_with(policy, options)
     formats = formats_of(model, hardware, options)
     max_num_seqs, token_budget = _step_limits(model, hardware, policy, options)
     memory = plan_layout(layout, hardware, options, formats, max_num_seqs, token_budget)
+    speculation = speculation_of(model, hardware, options)
+    if speculation is not None:
+        memory = speculation.in_memory(memory, model, hardware, options)
     num_blocks = options.num_gpu_blocks or memory.num_blocks
     kv_tokens = (num_blocks - 1) * options.block_size
     limits = SchedulerLimits(
@@ -112,7 +129,7 @@ def prepare(model: ModelSpec, hardware: HardwareProfile, options: EngineOptions,
         schedule_conservativeness=_given(options.schedule_conservativeness),
     )
     most_tokens = _most_tokens_in_a_step(policy, limits)
-    timer, uncertainty = _step_times(layout, hardware, options, formats, most_tokens, max_num_seqs, edge)
+    timer, uncertainty = _step_times(layout, hardware, options, formats, most_tokens, max_num_seqs, edge, speculation)
     front_end = front_end_named(options.front_end)
     if front_end is None and options.api_server_count is not None:
         raise ConfigError("--api-server-count needs a front end whose processes it counts: add --front-end vllm-v1")
@@ -130,6 +147,8 @@ def prepare(model: ModelSpec, hardware: HardwareProfile, options: EngineOptions,
         uncertainty,
         front_end,
         tier_sizes(options, hardware, memory.block_bytes),
+        speculation,
+        ranks,
     )
 
 
@@ -141,6 +160,7 @@ def _step_times(
     max_tokens: int,
     max_seqs: int,
     edge: int,
+    speculation: Speculation | None,
 ) -> tuple[StepTimer, str]:
     """The timer, and how far off it may be in words.
 
@@ -149,8 +169,8 @@ def _step_times(
     anchors, model = None, layout.model
     own_host = options.host_step_us is not None or options.host_request_us is not None
     plain = formats.quantization is None and formats.kv_dtype == formats.dtype and not own_host
-    alone = options.tensor_parallel_size == options.pipeline_parallel_size == 1
-    if plain and options.engine_preset is None and alone:
+    alone = options.tensor_parallel_size == 1 and layout.is_plain
+    if plain and speculation is None and options.engine_preset is None and alone:
         anchors = anchors_for(model, hardware, formats.dtype)
     if anchors is not None:
         half_width = anchored_uncertainty(model, hardware, anchors)
@@ -161,10 +181,21 @@ def _step_times(
         return anchored, f"±{half_width:.0%}, {anchored_basis(model, anchors)}"
     then = at_the_edge(hardware, edge, formats.carried) if edge else hardware
     host = _host_costs(options).times(then.host_time_factor)
+    if speculation is not None:
+        verifier = speculation.timer(model, then, options, formats, host, max_tokens, max_seqs)
+        return (
+            verifier,
+            f"{stated_uncertainty(hardware, formats.carried)}; drafts are accepted as stated, not predicted",
+        )
     if len(layout.stages) > 1:
         devices = options.tensor_parallel_size * len(layout.stages)
         pipeline = pipeline_timer(layout, then, options, formats, host, max_tokens, max_seqs, edge)
         return pipeline, stated_uncertainty(hardware, formats.carried) + links_in_words(hardware, devices)
+    if not layout.is_plain:
+        together = expert_timer(layout, then, options, formats, host, max_tokens, max_seqs, edge)
+        devices = options.tensor_parallel_size * layout.ranks.count
+        words = f"{links_in_words(hardware, devices) if devices > 1 else ''}, experts picked uniformly"
+        return together, stated_uncertainty(hardware, formats.carried) + words
     timer = compiled_step_timer(
         model,
         then,

@@ -17,6 +17,7 @@ from simserve.models import ModelSpec
 from simserve.scheduling import Request
 from simserve.simulation.features.build import figures, new_replica
 from simserve.simulation.features.counts import Columns, Counts
+from simserve.simulation.features.speculative_recorder import SpeculativeRecorder
 from simserve.simulation.front_end import FrontEnd
 from simserve.simulation.pipeline import BatchGaps
 from simserve.simulation.recorder import Recorder
@@ -65,7 +66,8 @@ def simulate(
     env = simpy.Environment()
     scheduler = setup.new_scheduler()
     source = OpenLoop(workload) if isinstance(workload, Workload) else workload
-    recorder = Recorder(scheduler, setup.timer, _reporter(on_progress, len(source)))
+    made = Recorder if setup.speculation is None else SpeculativeRecorder
+    recorder = made(scheduler, setup.timer, _reporter(on_progress, len(source)))
     observer: StepObserver = recorder if isinstance(source, OpenLoop) else _Answers(recorder, source)
     if watchers:
         observer = ReplicaWatch(observer, scheduler, watchers)
@@ -98,7 +100,7 @@ def new_front_end(setup: EngineSetup, env: simpy.Environment, observer: StepObse
 
 def describe(setup: EngineSetup, workload_name: str) -> RunDescription:
     """The labels that every output of a run carries."""
-    hardware, limits, devices = setup.hardware, setup.limits, setup.devices
+    hardware, limits, devices = setup.hardware, setup.limits, setup.devices * setup.ranks.count
     formats = setup.formats
     peaks = {hardware.peak_flops_for(dtype) for dtype in (formats.dtype, formats.weights.computed_in)}
     return RunDescription(
@@ -113,6 +115,8 @@ def describe(setup: EngineSetup, workload_name: str) -> RunDescription:
         block_size=limits.block_size,
         tensor_parallel_size=setup.options.tensor_parallel_size,
         pipeline_parallel_size=setup.options.pipeline_parallel_size,
+        data_parallel_size=setup.ranks.count,
+        expert_parallel=setup.ranks.expert_parallel,
         max_num_seqs=limits.max_num_seqs,
         max_num_batched_tokens=limits.max_num_batched_tokens,
         max_model_len=limits.max_model_len,

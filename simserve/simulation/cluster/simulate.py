@@ -11,6 +11,7 @@ import simpy
 
 from simserve.config import EngineOptions
 from simserve.hardware import HardwareProfile
+from simserve.latency.expert_parallel import ExpertTimer
 from simserve.models import ModelSpec
 from simserve.simulation.cluster.autoscaler import Autoscaler
 from simserve.simulation.cluster.failures import Failures
@@ -20,11 +21,12 @@ from simserve.simulation.cluster.handover import Handover
 from simserve.simulation.cluster.loads import Loads
 from simserve.simulation.cluster.member import Member, MemberObserver, State
 from simserve.simulation.cluster.process_memory import ENOUGH_MEMBERS, for_many_members, use_huge_pages
-from simserve.simulation.cluster.recorder import GroupRecorder
+from simserve.simulation.cluster.recorder import GroupRecorder, SpeculativeGroupRecorder
 from simserve.simulation.cluster.result import ClusterResult, result_of
 from simserve.simulation.cluster.routers import Router, router_named
 from simserve.simulation.cluster.spec import ClusterSpec
 from simserve.simulation.features.counts import Counts
+from simserve.simulation.lockstep import LockStep
 from simserve.simulation.simulate import Progress
 from simserve.simulation.sources import OpenLoop, Source
 from simserve.simulation.watching.watcher import MemberWatch, Watcher
@@ -124,7 +126,10 @@ class Cluster:
         most = {scaler.group: scaler.max_replicas for scaler in self.spec.autoscalers}
         members: list[Member] = []
         for group, recorder in zip(self.groups, self.recorders, strict=True):
-            for number in range(max(group.spec.replicas, most.get(group.name, 0))):
+            for number in range(max(group.spec.replicas, most.get(group.name, 0)) * group.ranks):
+                if number % group.ranks == 0:
+                    mates: list[Member] = []
+                    lock_step = self._new_lock_step(group)
                 member = self.new_member(
                     self.env,
                     len(members),
@@ -134,20 +139,29 @@ class Cluster:
                     may_halt=group.name in may_halt,
                     is_replaceable=group.name in most,
                     counts=self.counts,
+                    mates=mates,
+                    lock_step=lock_step,
                 )
-                if number < group.spec.replicas:
+                if number < group.spec.replicas * group.ranks:
                     member.take_devices()
                 else:
                     member.state = State.STOPPED
                 members.append(member)
         return members
 
+    def _new_lock_step(self, group: Group) -> LockStep | None:
+        if not group.steps_together:
+            return None
+        assert isinstance(group.setup.timer, ExpertTimer)
+        return LockStep(self.env, group.setup.timer)
+
     def _new_recorder(self, group: Group) -> GroupRecorder:
         def peak_kv_blocks() -> int:
             return max((member.peak_kv_blocks for member in self.members_of(group.name)), default=0)
 
+        made = GroupRecorder if group.setup.speculation is None else SpeculativeGroupRecorder
         on_fold = use_huge_pages if group.spec.replicas >= ENOUGH_MEMBERS else None
-        return GroupRecorder(peak_kv_blocks, group.setup.timer, self._report if self._on_progress else None, on_fold)
+        return made(peak_kv_blocks, group.setup.timer, self._report if self._on_progress else None, on_fold)
 
     def _new_handover(self) -> Handover | None:
         if not self.spec.links:
