@@ -136,11 +136,12 @@ def _member(
     own = finished & (places.member == member.index)
     lives = [(start_s, end_s if until_s is None else until_s) for start_s, until_s in member.lives]
     alive_s = sum(max(min(until_s, end_s) - start_s, 0.0) for start_s, until_s in lives)
+    devices = member.group.devices  # its own: a description has those of all ranks that step together
     return MemberResult(
         name=member.name,
         group=member.group.name,
         hardware=member.group.setup.hardware.name,
-        devices=member.group.devices,
+        devices=devices,
         finished=int(own.sum()),
         input_tokens=int(records.input_tokens[own].sum()),
         output_tokens=int(records.output_tokens[own].sum()),
@@ -152,5 +153,5 @@ def _member(
         failures=member.failures,
         failed_at_s=tuple(member.failed_at_s),
         wasted_prefill_tokens=member.wasted_prefill_tokens,
-        bill=bill_for(description, alive_s, member.busy_s, member.busy_s * load),
+        bill=bill_for(replace(description, devices=devices), alive_s, member.busy_s, member.busy_s * load),
     )
