@@ -81,9 +81,9 @@ class LiveReplica:
             kv_block_bytes=setup.block_bytes * setup.devices,
         )
 
-    def row(self, status: EngineStatus | None = None) -> dict[str, object]:
-        """What ``GET /status`` says of it; ``status`` is its own, if it is known already."""
-        member, now = self.member, status or self.status()
+    def row(self) -> dict[str, object]:
+        """What ``GET /status`` says of it."""
+        member, now = self.member, self.status()
         return {
             "name": self.name,
             "engine": self.index,
