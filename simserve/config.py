@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from simserve.errors import ConfigError
 
@@ -42,6 +43,7 @@ class EngineOptions:
     as the model's config.json says. ``count_graph_memory`` takes captured graphs from the memory for KV blocks.
     ``front_end`` is what :func:`simserve.latency.front_end.front_end_named` takes. ``host_step_us`` and
     ``host_request_us`` are what the host does around a step, and for each request in it, in microseconds.
+    ``speculative_config`` is JSON, or the object, of :mod:`simserve.simulation.features.speculation`.
     ``kv_offloading_size`` and ``kv_disk_size`` are GiB of a replica's host for KV; bandwidths are 10^9 bytes a second.
     Raises :class:`ConfigError` for a value that no engine could run with.
     """
@@ -81,6 +83,7 @@ class EngineOptions:
     kv_disk_size: float | None = None
     kv_disk_bandwidth: float | None = None
     kv_disk_latency_us: float | None = None
+    speculative_config: str | dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         _at_least_one("--tensor-parallel-size", self.tensor_parallel_size)
@@ -100,6 +103,8 @@ class EngineOptions:
         _not_negative("--host-step-us", self.host_step_us)
         _not_negative("--host-request-us", self.host_request_us)
         _check_tiers(self)
+        if isinstance(self.speculative_config, dict):
+            object.__setattr__(self, "speculative_config", json.dumps(self.speculative_config))
         if self.num_gpu_blocks is not None and self.num_gpu_blocks < 2:
             raise ConfigError("--num-gpu-blocks must be at least 2: one block is never handed out")
         if self.long_prefill_token_threshold is not None and self.long_prefill_token_threshold < 0:

@@ -6,7 +6,7 @@ import argparse
 
 
 def add_feature_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of KV tiers."""
+    """Add the options of KV tiers and speculative decoding."""
     group = parser.add_argument_group(
         "KV tiers", "Where prefixes are kept beside the device; docs/replica_features.md."
     )
@@ -19,3 +19,10 @@ def add_feature_arguments(parser: argparse.ArgumentParser) -> None:
         ("--kv-disk-latency-us", "US", "until it begins to read or write (100)"),
     ):
         group.add_argument(flag, type=float, metavar=unit, help=meaning)
+    group = parser.add_argument_group("speculative decoding", "What is accepted is stated; docs/replica_features.md.")
+    group.add_argument(
+        "--speculative-config",
+        metavar="JSON",
+        help='as {"method": "draft_model", "model": "Llama-3.2-1B-Instruct", "num_speculative_tokens": 3, '
+        '"acceptance": [0.8, 0.6, 0.4]}; also ngram and eagle (none)',
+    )

@@ -99,7 +99,7 @@ class ClusterEngine(PacedEngine):
                 order.done.set_exception(EngineError("the server is shutting down"))
 
     def status(self) -> EngineStatus:
-        """Sums over all replicas, with a row for each in ``extra``; see :class:`EngineStatus`."""
+        """Sums over all replicas, and what stands before them in ``extra``; see :class:`EngineStatus`."""
         cluster, gateway, handover = self._cluster, self._cluster.gateway, self._cluster.handover
         each = [replica.status() for replica in self._replicas]
         coming = len(self._arrivals) + len(self._hashing)
@@ -131,7 +131,6 @@ class ClusterEngine(PacedEngine):
                     "failed_requests": self._lost,
                     "retries": self._retried,
                 },
-                "replicas": [replica.row(one) for replica, one in zip(self._replicas, each, strict=True)],
             },
             failure=self._failure,
         )

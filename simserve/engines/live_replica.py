@@ -9,6 +9,7 @@ from typing import Any
 from simserve.engines.base import EngineStatus
 from simserve.engines.clock import SimulatedClock
 from simserve.engines.reports import EngineObserver
+from simserve.scheduling.fetching import FetchingVllmV1
 from simserve.simulation.cluster import Group, Member, State
 from simserve.simulation.simulate import describe
 
@@ -66,9 +67,10 @@ class LiveReplica:
         member = self.member
         scheduler, setup = member.scheduler, member.group.setup
         blocks = scheduler.blocks
+        fetching = scheduler.fetching_requests if isinstance(scheduler, FetchingVllmV1) else 0
         return EngineStatus(
             clock_s=self._clock.now_s(),
-            waiting_requests=len(scheduler.waiting) + member.ingesting_requests,
+            waiting_requests=len(scheduler.waiting) + member.ingesting_requests + fetching,
             running_requests=len(scheduler.running),
             completed_requests=self.completed,
             aborted_requests=self.aborted,
@@ -79,9 +81,9 @@ class LiveReplica:
             kv_block_bytes=setup.block_bytes * setup.devices,
         )
 
-    def row(self, status: EngineStatus | None = None) -> dict[str, object]:
-        """What ``GET /status`` says of it; ``status`` is its own, if it is known already."""
-        member, now = self.member, status or self.status()
+    def row(self) -> dict[str, object]:
+        """What ``GET /status`` says of it."""
+        member, now = self.member, self.status()
         return {
             "name": self.name,
             "engine": self.index,

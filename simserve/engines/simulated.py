@@ -283,7 +283,8 @@ class SimulatedEngine(PacedEngine):
         self._preemptions = 0
         self._handed_out: Run | None = None
         self._front_end = new_front_end(setup, env, self)
-        self._replica = new_replica(setup, env, scheduler, self._front_end or self, Counts(), list_decodes=True)
+        counts = Counts(of_each=False)
+        self._replica = new_replica(setup, env, scheduler, self._front_end or self, counts, list_decodes=True)
         if self._front_end is not None:
             self._front_end.connect(self._replica, self._replica.submit)
         self._door = self._front_end or self._replica

@@ -76,6 +76,11 @@ class PrefillAttention:
         return Lines(contexts, np.maximum(seconds, least), steepest)
 
     @property
+    def pair_s(self) -> float:
+        """Seconds that one (query token, key token) pair takes, all heads, over a long context."""
+        return self._shape.pair_s / self._context_efficiency
+
+    @property
     def _context_bytes_s(self) -> float:
         return self._shape.bytes_per_token / self._shape.bytes_per_s
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from simserve.engines.base import Engine, EngineStatus
+from simserve.engines.controls import HasReplicas
 from simserve.server.clocks import clock_figures
 from simserve.server.models.slot import Slot
 
@@ -52,8 +53,14 @@ def _engine_body(engine: Engine) -> dict[str, object]:
         "clock_s": now.clock_s,
         "engine": engine.describe(),
         **now.extra,
+        **_replicas(engine),
         **clock_figures(engine),
     }
+
+
+def _replicas(engine: Engine) -> dict[str, object]:
+    """Those of a cluster, one by one."""
+    return {"replicas": [replica.row() for replica in engine.replicas]} if isinstance(engine, HasReplicas) else {}
 
 
 def _memory(total: int, used: int, unit: int) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from simserve.scheduling.speculative import SpeculativePlan
 from simserve.simulation.replica import Run
 
 
@@ -19,6 +20,8 @@ def token_gaps(run: Run) -> list[tuple[float, int]]:
     for stall in plan.resuming:
         gaps.append((sent_s - stall.last_token_s, stall.count))
         followed -= stall.count
+    if isinstance(plan, SpeculativePlan) and plan.extra_tokens:
+        gaps.append((0.0, plan.extra_tokens))
     if followed:
         gaps.append((run.end_s - run.start_s if run.gaps_s is None else float(run.gaps_s[-1]), followed))
     return gaps

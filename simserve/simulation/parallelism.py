@@ -42,10 +42,12 @@ def with_pipeline_defaults(options: EngineOptions) -> EngineOptions:
 def layout_of(model: ModelSpec, policy: type[Scheduler], options: EngineOptions) -> Layout:
     """How ``options`` lay ``model`` out; raises :class:`SimServeError` subclasses for what cannot be."""
     stages = options.pipeline_parallel_size
-    if stages > 1 and options.kv_offloading_size is not None:
-        raise ConfigError(
-            "--kv-offloading-size and --pipeline-parallel-size cannot be simulated together; leave one of them out"
-        )
+    for name in ("kv_offloading_size", "speculative_config") if stages > 1 else ():
+        if getattr(options, name) is not None:
+            flag = f"--{name.replace('_', '-')}"
+            raise ConfigError(
+                f"{flag} and --pipeline-parallel-size cannot be simulated together; leave one of them out"
+            )
     if stages > 1 and policy not in PIPELINED:
         raise ConfigError(
             f"--pipeline-parallel-size {stages} needs policy vllm-v1, which can plan a batch while others are in "

@@ -20,8 +20,10 @@ from simserve.latency.front_end import FRONT_END, FrontEndCosts, front_end_named
 from simserve.latency.host import VLLM_V0, VLLM_V1, HostCosts
 from simserve.models import ModelSpec
 from simserve.scheduling import Scheduler, SchedulerLimits
+from simserve.scheduling.speculative import SpeculativeVllmV1
 from simserve.simulation.features.build import policy_with
 from simserve.simulation.features.kv_tiers import TierSizes, tier_sizes
+from simserve.simulation.features.speculation import Speculation, speculation_of
 from simserve.simulation.formats import Formats, formats_of
 from simserve.simulation.memory import with_memory_defaults
 from simserve.simulation.parallelism import (
@@ -64,6 +66,7 @@ class EngineSetup:
     front_end: FrontEndCosts | None
     tiers: TierSizes | None = None
     """Of KV below the device, if there are any."""
+    speculation: Speculation | None = None
 
     @property
     def policy_name(self) -> str:
@@ -79,7 +82,10 @@ class EngineSetup:
         return _given(self.options.async_scheduling)
 
     def new_scheduler(self) -> Scheduler:
-        return new_scheduler(self.policy, self.limits, self.options)
+        scheduler = new_scheduler(self.policy, self.limits, self.options)
+        if self.speculation is not None and isinstance(scheduler, SpeculativeVllmV1):
+            scheduler.speculate(self.speculation.drafts)
+        return scheduler
 
 
 def prepare(model: ModelSpec, hardware: HardwareProfile, options: EngineOptions, edge: int = 0) -> EngineSetup:
@@ -95,6 +101,9 @@ def prepare(model: ModelSpec, hardware: HardwareProfile, options: EngineOptions,
     formats = formats_of(model, hardware, options)
     max_num_seqs, token_budget = _step_limits(model, hardware, policy, options)
     memory = plan_layout(layout, hardware, options, formats, max_num_seqs, token_budget)
+    speculation = speculation_of(model, hardware, options)
+    if speculation is not None:
+        memory = speculation.in_memory(memory, model, hardware, options)
     num_blocks = options.num_gpu_blocks or memory.num_blocks
     kv_tokens = (num_blocks - 1) * options.block_size
     limits = SchedulerLimits(
@@ -112,7 +121,7 @@ def prepare(model: ModelSpec, hardware: HardwareProfile, options: EngineOptions,
         schedule_conservativeness=_given(options.schedule_conservativeness),
     )
     most_tokens = _most_tokens_in_a_step(policy, limits)
-    timer, uncertainty = _step_times(layout, hardware, options, formats, most_tokens, max_num_seqs, edge)
+    timer, uncertainty = _step_times(layout, hardware, options, formats, most_tokens, max_num_seqs, edge, speculation)
     front_end = front_end_named(options.front_end)
     if front_end is None and options.api_server_count is not None:
         raise ConfigError("--api-server-count needs a front end whose processes it counts: add --front-end vllm-v1")
@@ -130,6 +139,7 @@ def prepare(model: ModelSpec, hardware: HardwareProfile, options: EngineOptions,
         uncertainty,
         front_end,
         tier_sizes(options, hardware, memory.block_bytes),
+        speculation,
     )
 
 
@@ -141,6 +151,7 @@ def _step_times(
     max_tokens: int,
     max_seqs: int,
     edge: int,
+    speculation: Speculation | None,
 ) -> tuple[StepTimer, str]:
     """The timer, and how far off it may be in words.
 
@@ -150,7 +161,7 @@ def _step_times(
     own_host = options.host_step_us is not None or options.host_request_us is not None
     plain = formats.quantization is None and formats.kv_dtype == formats.dtype and not own_host
     alone = options.tensor_parallel_size == options.pipeline_parallel_size == 1
-    if plain and options.engine_preset is None and alone:
+    if plain and speculation is None and options.engine_preset is None and alone:
         anchors = anchors_for(model, hardware, formats.dtype)
     if anchors is not None:
         half_width = anchored_uncertainty(model, hardware, anchors)
@@ -161,6 +172,12 @@ def _step_times(
         return anchored, f"±{half_width:.0%}, {anchored_basis(model, anchors)}"
     then = at_the_edge(hardware, edge, formats.carried) if edge else hardware
     host = _host_costs(options).times(then.host_time_factor)
+    if speculation is not None:
+        verifier = speculation.timer(model, then, options, formats, host, max_tokens, max_seqs)
+        return (
+            verifier,
+            f"{stated_uncertainty(hardware, formats.carried)}; drafts are accepted as stated, not predicted",
+        )
     if len(layout.stages) > 1:
         devices = options.tensor_parallel_size * len(layout.stages)
         pipeline = pipeline_timer(layout, then, options, formats, host, max_tokens, max_seqs, edge)

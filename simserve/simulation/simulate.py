@@ -16,6 +16,7 @@ from simserve.models import ModelSpec
 from simserve.scheduling import Request
 from simserve.simulation.features.build import figures, new_replica
 from simserve.simulation.features.counts import Columns, Counts
+from simserve.simulation.features.speculative_recorder import SpeculativeRecorder
 from simserve.simulation.front_end import FrontEnd
 from simserve.simulation.pipeline import BatchGaps
 from simserve.simulation.recorder import Recorder
@@ -61,7 +62,8 @@ def simulate(
     env = simpy.Environment()
     scheduler = setup.new_scheduler()
     source = OpenLoop(workload) if isinstance(workload, Workload) else workload
-    recorder = Recorder(scheduler, setup.timer, _reporter(on_progress, len(source)))
+    made = Recorder if setup.speculation is None else SpeculativeRecorder
+    recorder = made(scheduler, setup.timer, _reporter(on_progress, len(source)))
     observer: StepObserver = recorder if isinstance(source, OpenLoop) else _Answers(recorder, source)
     front_end = new_front_end(setup, env, observer)
     counts = Counts()

@@ -50,6 +50,25 @@ async def test_every_token_comes_once_and_the_last_event_says_why_and_when() -> 
     assert last.timing.arrival_s <= last.timing.scheduled_s < last.timing.first_token_s < last.timing.finish_s
 
 
+@pytest.mark.parametrize(
+    "features",
+    [
+        {"speculative_config": '{"method": "ngram", "num_speculative_tokens": 4, "acceptance": 0.7}'},
+        {"kv_offloading_size": 1.0, "num_gpu_blocks": 12},
+    ],
+)
+async def test_an_engine_with_features_brings_every_token_once(features: dict[str, Any]) -> None:
+    async with running(math.inf, **features) as engine:
+        for name in ("a", "b", "a again"):
+            prompt = GenerationRequest(name, list(range(ord(name[0]), ord(name[0]) + 130)), 25)
+            events = await collect(engine, prompt)
+            assert sum(event.tokens for event in events) == 25
+    assert engine.status().kv_blocks_used == engine.status().waiting_requests == 0
+    last = events[-1]
+    assert last.timing is not None
+    assert last.timing.cached_tokens == 128
+
+
 async def test_an_answer_shorter_than_the_limit_stops() -> None:
     async with running(math.inf) as engine:
         events = await collect(engine, request("a", 25, output_tokens=5))

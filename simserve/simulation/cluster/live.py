@@ -82,6 +82,7 @@ class LiveCluster(Cluster):
         """By request: who was given it last."""
         unlimited = spec.router.model_copy(update=UNLIMITED)
         super().__init__(spec.model_copy(update={"router": unlimited}), groups, _Visitors(), None)
+        self.counts.of_each = False
         for member in self.members:
             assert isinstance(member, LiveMember)
             member.given = self._given
@@ -200,6 +201,8 @@ class LiveCluster(Cluster):
         """``request`` has ended; who had it last."""
         give_back_moved(request)
         del self._unfinished[request.request_id]
+        for counted in self.counts.of_requests.values():
+            counted.pop(request.request_id, None)
         return self._last_member.pop(request.request_id, None)
 
     def _new_recorder(self, group: Group) -> GroupRecorder:

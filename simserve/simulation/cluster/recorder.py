@@ -12,6 +12,7 @@ import numpy.typing as npt
 from simserve.latency import StepTimer
 from simserve.metrics.records import Records, TokenGaps
 from simserve.scheduling import Request
+from simserve.simulation.features.speculative_recorder import SpeculativeRecorder
 from simserve.simulation.recorder import Recorder
 
 PLACE_ROW = struct.Struct("4d").pack
@@ -67,6 +68,10 @@ class GroupRecorder(Recorder):
     def places(self) -> npt.NDArray[np.float64]:
         """(row, member, tenant, retries) of each request, unsorted."""
         return np.frombuffer(self._places).reshape(-1, 4)
+
+
+class SpeculativeGroupRecorder(SpeculativeRecorder, GroupRecorder):
+    """Of a group whose members speculate."""
 
 
 def give_back_moved(request: Request) -> int:

@@ -19,7 +19,7 @@ from simserve.simulation.cluster.handover import Handover
 from simserve.simulation.cluster.loads import Loads
 from simserve.simulation.cluster.member import Member, MemberObserver, State
 from simserve.simulation.cluster.process_memory import ENOUGH_MEMBERS, for_many_members, use_huge_pages
-from simserve.simulation.cluster.recorder import GroupRecorder
+from simserve.simulation.cluster.recorder import GroupRecorder, SpeculativeGroupRecorder
 from simserve.simulation.cluster.result import ClusterResult, result_of
 from simserve.simulation.cluster.routers import Router, router_named
 from simserve.simulation.cluster.spec import ClusterSpec
@@ -138,8 +138,9 @@ class Cluster:
         def peak_kv_blocks() -> int:
             return max((member.peak_kv_blocks for member in self.members_of(group.name)), default=0)
 
+        made = GroupRecorder if group.setup.speculation is None else SpeculativeGroupRecorder
         on_fold = use_huge_pages if group.spec.replicas >= ENOUGH_MEMBERS else None
-        return GroupRecorder(peak_kv_blocks, group.setup.timer, self._report if self._on_progress else None, on_fold)
+        return made(peak_kv_blocks, group.setup.timer, self._report if self._on_progress else None, on_fold)
 
     def _new_handover(self) -> Handover | None:
         if not self.spec.links:

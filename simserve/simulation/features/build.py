@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import simpy
@@ -9,10 +10,13 @@ import simpy
 from simserve.config import EngineOptions
 from simserve.errors import ConfigError
 from simserve.latency.pipeline import PipelineTimer
+from simserve.latency.verification import VerifyingStepTimer
 from simserve.scheduling import Pipelined, Scheduler, VllmV1, VllmV1Priority
 from simserve.scheduling.fetching import FetchingVllmV1, FetchingVllmV1Priority
+from simserve.scheduling.speculative import SpeculativeFetchingVllmV1, SpeculativeVllmV1
 from simserve.simulation.features.counts import Counts
 from simserve.simulation.features.fetching_replica import FetchingReplica
+from simserve.simulation.features.speculative_replica import SpeculativeFetchingReplica, SpeculativeReplica
 from simserve.simulation.pipeline import PipelineReplica
 from simserve.simulation.replica import Replica, StepObserver
 
@@ -20,19 +24,35 @@ if TYPE_CHECKING:
     from simserve.simulation.setup import EngineSetup
 
 
+PLAIN, TIERS, DRAFTS, BOTH = (False, False), (True, False), (False, True), (True, True)
+"""Features of an engine: whether it has KV tiers, and whether it speculates."""
+
+SCHEDULERS: Mapping[tuple[bool, bool], Mapping[type[Scheduler], type[Scheduler]]] = {
+    TIERS: {VllmV1: FetchingVllmV1, VllmV1Priority: FetchingVllmV1Priority},
+    DRAFTS: {VllmV1: SpeculativeVllmV1},
+    BOTH: {VllmV1: SpeculativeFetchingVllmV1},
+}
+
+REPLICAS: Mapping[tuple[bool, bool], type[Replica]] = {
+    PLAIN: Replica, TIERS: FetchingReplica, DRAFTS: SpeculativeReplica, BOTH: SpeculativeFetchingReplica
+}  # fmt: skip
+
+
 def policy_with(policy: type[Scheduler], options: EngineOptions) -> type[Scheduler]:
     """``policy`` with the features that resolved ``options`` ask for; raises :class:`ConfigError`."""
-    if options.kv_offloading_size is None:
+    features = (options.kv_offloading_size is not None, options.speculative_config is not None)
+    if features == PLAIN:
         return policy
-    if not options.enable_prefix_caching:
+    if features[0] and not options.enable_prefix_caching:
         raise ConfigError(
             "--kv-offloading-size needs the prefix cache, whose blocks it keeps; leave --no-enable-prefix-caching out"
         )
-    if policy is VllmV1Priority:
-        return FetchingVllmV1Priority
-    if policy is VllmV1:
-        return FetchingVllmV1
-    raise ConfigError(f"policy {options.policy} cannot have --kv-offloading-size; leave it out or take vllm-v1")
+    made = SCHEDULERS[features].get(policy)
+    if made is None:
+        name = f"policy {options.policy}" if policy is not VllmV1Priority else "--scheduling-policy priority"
+        flag = "--speculative-config" if features[1] else "--kv-offloading-size"
+        raise ConfigError(f"{name} cannot have {flag}; leave it out or take policy vllm-v1")
+    return made
 
 
 def new_replica(
@@ -49,8 +69,7 @@ def new_replica(
     if isinstance(setup.timer, PipelineTimer):
         assert isinstance(scheduler, Pipelined)
         return PipelineReplica(env, scheduler, setup.timer, observer, list_decodes=list_decodes)
-    made = Replica if setup.tiers is None else FetchingReplica
-    replica = made(
+    replica = REPLICAS[setup.tiers is not None, setup.speculation is not None](
         env,
         scheduler,
         setup.timer,
@@ -63,6 +82,9 @@ def new_replica(
         assert isinstance(scheduler, FetchingVllmV1)
         assert setup.tiers is not None
         replica.connect(scheduler, setup.tiers, counts)
+    if isinstance(replica, SpeculativeReplica):
+        assert isinstance(setup.timer, VerifyingStepTimer)
+        replica.count_in(counts, setup.timer)
     return replica
 
 
@@ -72,4 +94,9 @@ def figures(setups: list[EngineSetup], counts: Counts) -> dict[str, int | float]
     if any(setup.tiers for setup in setups):
         for name in ("kv_host_tokens", "kv_disk_tokens", "kv_stored_tokens", "kv_fetches"):
             found[name] = counts.totals[name]
+    if any(setup.speculation for setup in setups):
+        for name in ("spec_drafts", "spec_draft_tokens", "spec_accepted_tokens", "spec_rows_in_vain"):
+            found[name] = counts.totals[name]
+        drafts = counts.totals["spec_drafts"]
+        found["spec_mean_acceptance_length"] = 1 + counts.totals["spec_accepted_tokens"] / drafts if drafts else 1.0
     return found

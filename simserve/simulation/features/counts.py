@@ -14,16 +14,19 @@ Columns = dict[str, npt.NDArray[np.int64]]
 class Counts:
     """``of_requests`` are columns by name, each a count by request id; ``totals`` are figures by name.
 
-    Replicas of one cluster share one: what they count is added up.
+    Replicas of one cluster share one: what they count is added up. A server that runs for ever does not count
+    ``of_each`` request.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, of_each: bool = True) -> None:
+        self.of_each = of_each
         self.totals: Counter[str] = Counter()
         self.of_requests: defaultdict[str, Counter[Hashable]] = defaultdict(Counter)
 
     def add(self, name: str, request_id: Hashable, count: int) -> None:
         """Count for a request and in all."""
-        self.of_requests[name][request_id] += count
+        if self.of_each:
+            self.of_requests[name][request_id] += count
         self.totals[name] += count
 
     def columns(self, rows: int) -> Columns:

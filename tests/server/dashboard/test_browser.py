@@ -16,11 +16,13 @@ import aiohttp
 import pytest
 
 from simserve.config import EngineOptions
+from simserve.engines import ClusterEngine
 from simserve.hardware import load_hardware
 from simserve.models import load_model
 from simserve.server.run import listening
 from simserve.server.service import Service
-from simserve.server.simulated import simulated_service
+from simserve.server.simulated import simulated_over, simulated_service
+from simserve.simulation.cluster import cluster_of, prepare_groups
 
 playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed: pip install playwright")
 
@@ -61,9 +63,13 @@ class Look:
 
 
 @asynccontextmanager
-async def looking(colours: str = "light") -> AsyncIterator[Look]:
+async def looking(colours: str = "light", replicas: int | None = None) -> AsyncIterator[Look]:
     model, hardware = load_model("meta-llama/Llama-3.1-8B-Instruct"), load_hardware("A100")
     service = simulated_service(model, hardware, EngineOptions(), 1.0)
+    if replicas is not None:
+        spec = cluster_of({"groups": [{"name": "all", "replicas": replicas}]}, "test")
+        engine = ClusterEngine(spec, prepare_groups(spec, model, hardware, EngineOptions()), 1.0)
+        service = simulated_over(model, engine)
     async with (
         listening(service, "127.0.0.1", 0) as url,
         aiohttp.ClientSession() as session,
@@ -129,6 +135,26 @@ async def test_numbers_move_while_requests_run() -> None:
         )
         assert len(drawn) == 6
         assert min(drawn) > 10  # more than a grid on an empty ground
+
+
+async def test_a_cluster_is_shown_replica_by_replica() -> None:
+    async with looking(replicas=3) as look:
+        assert "Llama-3.1-8B-Instruct on 3 replicas, router round-robin" in await look.text("about")
+        async with look.session.post(f"{look.url}/cluster/replicas/all/1/kill") as response:
+            assert response.status == 200
+        running = [asyncio.create_task(look.complete(200)) for _ in range(4)]
+        await shows(look, "running", 4)
+
+        async def is_told() -> bool:
+            rows = (await look.text("replicas")).splitlines()
+            return [row.split("\t")[:4] for row in rows] == [
+                ["all/0", "ready", "2", "0"],
+                ["all/1", "stopped", "0", "0"],
+                ["all/2", "ready", "2", "0"],
+            ]
+
+        await until(is_told)
+        await asyncio.gather(*running)
 
 
 async def test_the_clock_is_held_and_goes_on() -> None:

@@ -41,6 +41,7 @@ function take(figures) {
   steps.push(...figures.steps);
   steps.splice(0, steps.length - STEPS);
   figures.events.forEach(logEvent);
+  if (figures.replicas) showReplicas(figures.replicas);
   if (figures.failure) notice(figures.failure);
   showState();
   showTiles();
@@ -48,6 +49,13 @@ function take(figures) {
 }
 
 function about(engine) {
+  if (engine.groups) {
+    say("about", `${engine.model} on ${number(engine.replicas)} replicas, router ${engine.router}`);
+    say("trust", [...new Set(engine.groups.map((group) => `Profile ${group.hardware_profile}, `
+      + `${group.calibrated ? "calibrated" : "not calibrated"}: ${group.uncertainty}`))].join("; "));
+    document.title = `SimServe: ${engine.model}`;
+    return;
+  }
   const devices = engine.tensor_parallel_size > 1 ? `${engine.tensor_parallel_size} × ` : "";
   say("about", `${engine.model} on ${devices}${engine.hardware_profile ?? engine.hardware ?? engine.engine}`
     + `, ${engine.formats ?? engine.dtype}, policy ${engine.policy}`
@@ -120,6 +128,18 @@ function drawAll() {
       `what the last steps computed; the last took ${last[1].toFixed(1)} ms for ${last[2]} decodes and `
       + `${short(last[3])} tokens of prompts`);
   }
+}
+
+function showReplicas(replicas) {
+  at("replicas-of-all").hidden = false;
+  const rows = replicas.map(([name, state, running, waiting, used]) => {
+    const row = document.createElement("tr");
+    for (const text of [name, state, number(running), number(waiting), number(used * 100)]) {
+      row.insertCell().textContent = text;
+    }
+    return row;
+  });
+  at("replicas").replaceChildren(...rows);
 }
 
 function logEvent([time, kind, request, detail]) {
