@@ -161,6 +161,52 @@ def autoscaling() -> None:
     over_time("autoscaling", done, "a burst meets an autoscaler")
 
 
+def parallelism() -> None:
+    """Eight A100 for a model of 70B, as stages or side by side; and four H100 for a mixture of experts."""
+    figure, axes = plt.subplots(1, 3, figsize=(12, 3.2))
+    large: dict[str, dict[str, int]] = {
+        f"TP {8 // stages} x PP {stages}": {"tensor_parallel_size": 8 // stages, "pipeline_parallel_size": stages}
+        for stages in (1, 2, 4)
+    }
+    experts: dict[str, dict[str, Any]] = {
+        "TP 4, experts in parts": {"tensor_parallel_size": 4},
+        "TP 4, whole experts": {"tensor_parallel_size": 4, "enable_expert_parallel": True},
+        "DP 4, experts in parts": {"data_parallel_size": 4},
+        "DP 4, whole experts": {"data_parallel_size": 4, "enable_expert_parallel": True},
+    }
+    rates = [1, 2, 4, 8, 12]
+    for name, shape in large.items():
+        group = {"name": "all", "model": "Llama-3.1-70B-Instruct", **shape}
+        rows = [_rates(rate, 250, [group]) for rate in rates]
+        print(
+            name,
+            " ".join(f"{rate}/s: {ttft:.0f}/{tpot:.1f} ms" for rate, (ttft, tpot) in zip(rates, rows, strict=True)),
+        )
+        for axis, values in zip(axes, np.array(rows).T, strict=False):
+            axis.plot(rates, values, marker="o", label=name)
+    rates = [2, 8, 32, 64]
+    for name, options in experts.items():
+        group = {"name": "all", "model": "Qwen3-30B-A3B", "hardware": "H100", **options}
+        rows = [_rates(rate, 400, [group]) for rate in rates]
+        print(
+            name,
+            " ".join(f"{rate}/s: {ttft:.0f}/{tpot:.1f} ms" for rate, (ttft, tpot) in zip(rates, rows, strict=True)),
+        )
+        axes[2].plot(rates, [tpot for _, tpot in rows], marker="o", label=name)
+    for axis, label in zip(axes, ("TTFT p50, ms (70B)", "TPOT p50, ms (70B)", "TPOT p50, ms (30B-A3B)"), strict=True):
+        axis.set(xlabel="requests/s", ylabel=label)
+        axis.legend(fontsize=7)
+    axes[0].set_yscale("log")
+    save(figure, "parallelism")
+
+
+def _rates(rate: float, requests: int, groups: list[dict[str, Any]]) -> tuple[float, float]:
+    """Medians of TTFT and TPOT in ms."""
+    workload = synthetic_workload(requests, float(rate), *WORK, seed=7)
+    _, summary = served(workload, groups=groups, router={"policy": "least-requests"})
+    return summary.ttft.at[0] * 1e3, summary.tpot.at[0] * 1e3
+
+
 def over_time(name: str, done: ClusterResult, title: str) -> None:
     """TTFT of each request over its arrival; replicas below, where they were scaled."""
     figure, axis = plt.subplots(figsize=(8, 3.2))
@@ -195,6 +241,7 @@ EXAMPLES: dict[str, Callable[[], None]] = {
     "power-of-two": power_of_two,
     "dead-replica": dead_replica,
     "autoscaling": autoscaling,
+    "parallelism": parallelism,
 }
 
 if __name__ == "__main__":

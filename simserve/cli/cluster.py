@@ -33,6 +33,16 @@ def add_cluster_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--cluster", type=Path, metavar="FILE", help="a cluster file: groups, router, failures, ...")
     group.add_argument("--replicas", type=whole_number, metavar="N", help="as many equal replicas")
     group.add_argument(
+        "--data-parallel-size",
+        "-dp",
+        type=whole_number,
+        metavar="N",
+        help="ranks of each replica, with a scheduler and KV cache each; those of a mixture of experts share these (1)",
+    )
+    group.add_argument(
+        "--enable-expert-parallel", action="store_true", help="whole experts on each device, not a part of each"
+    )
+    group.add_argument(
         "--router",
         metavar="NAME|FILE.py:CLASS",
         help="round-robin, random, least-requests, least-tokens, power-of-two, prefix-aware, session-affinity,"
@@ -59,7 +69,14 @@ def cluster_spec(args: argparse.Namespace) -> ClusterSpec | None:
     """The cluster that ``args`` ask for; None for a single engine. Raises :class:`ConfigError`."""
     own = {"policy": args.router, "staleness_s": args.router_staleness}
     own = {key: value for key, value in own.items() if value is not None}
-    if args.cluster is None and args.replicas is None and not own:
+    ranks: dict[str, int | bool] = {}
+    if args.data_parallel_size not in (None, 1):
+        ranks["data_parallel_size"] = args.data_parallel_size
+    if args.enable_expert_parallel:
+        ranks["enable_expert_parallel"] = True
+    if args.data_parallel_size is not None and args.data_parallel_size < 1:
+        raise ConfigError(f"--data-parallel-size must be at least 1, not {args.data_parallel_size}")
+    if args.cluster is None and args.replicas is None and not own and not ranks:
         return None
     from simserve.simulation.cluster import cluster_of, read_cluster
 
@@ -67,7 +84,12 @@ def cluster_spec(args: argparse.Namespace) -> ClusterSpec | None:
         count = 1 if args.replicas is None else args.replicas
         if count < 1:
             raise ConfigError(f"--replicas must be at least 1, not {count}")
-        return cluster_of({"groups": [{"name": "all", "replicas": count}], "router": own}, "command line")
+        if "data_parallel_size" in ranks:
+            own.setdefault("policy", "least-requests")
+        return cluster_of({"groups": [{"name": "all", "replicas": count, **ranks}], "router": own}, "command line")
+    if ranks:
+        flag = next(iter(ranks)).replace("_", "-")
+        raise ConfigError(f"--{flag} and --cluster contradict: each group of the file says it; give one of them")
     if args.replicas is not None:
         raise ConfigError("--replicas and --cluster contradict: the file says how many there are; give one of them")
     spec = read_cluster(args.cluster)
@@ -127,15 +149,16 @@ def show(run: SimulatedCluster, width: int | None) -> None:
         f"profile {each.hardware_profile}, {'calibrated' if each.calibrated else 'uncalibrated'}: {each.uncertainty}"
         for each in result.descriptions
     }
+    groups = group_rows(result)
     parts: list[RenderableType] = [
-        f"{len(result.members)} replicas on {devices} devices, router {result.router}: "
+        f"{sum(row['replicas'] for row in groups)} replicas on {devices} devices, router {result.router}: "
         f"{result.descriptions[0].workload}",
         latency_table(summary, bands),
         *(f"{label:<12} {value}" for label, value in load_lines(summary, bands)),
         f"{'retries':<12} {int(result.places.retries.sum()):,}",
         f"{'prefix cache':<12} {summary.prefix_cache_hit_rate:.1%} of {summary.totals.prompt_tokens:,} prompt tokens",
         "",
-        _table("group", group_rows(result), GROUP_COLUMNS),
+        _table("group", groups, GROUP_COLUMNS),
         _replica_table(result),
     ]
     if result.figures:

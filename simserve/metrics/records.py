@@ -98,6 +98,8 @@ class RunDescription:
     block_size: int
     tensor_parallel_size: int
     pipeline_parallel_size: int
+    data_parallel_size: int
+    expert_parallel: bool
     max_num_seqs: int
     max_num_batched_tokens: int
     max_model_len: int

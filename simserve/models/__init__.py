@@ -2,12 +2,14 @@
 
 ``catalog`` finds a model by name or path, ``huggingface`` reads its config, ``spec`` holds what was read and what
 follows from it (parameters, bytes, KV cache), ``operators`` the arithmetic of its matrix products and attention,
-``quantization`` how checkpoints store their matrices in fewer bits, ``stages`` what a pipeline stage has of a model.
+``quantization`` how checkpoints store their matrices in fewer bits, ``stages`` what a pipeline stage has of a model,
+``experts`` how experts are split over devices.
 """
 
 from __future__ import annotations
 
 from simserve.models.catalog import list_models, load_model
+from simserve.models.experts import SplitExperts, with_experts_over
 from simserve.models.huggingface import ARCHITECTURES, parse_config
 from simserve.models.operators import Attention, Gemm
 from simserve.models.quantization import METHODS, Quantization
@@ -23,6 +25,7 @@ __all__ = [
     "ModelSpec",
     "MoeSpec",
     "Quantization",
+    "SplitExperts",
     "StageModel",
     "dtype_bytes_of",
     "list_models",
@@ -30,4 +33,5 @@ __all__ = [
     "parse_config",
     "split_into_stages",
     "stage_layers",
+    "with_experts_over",
 ]

@@ -16,11 +16,11 @@ from typing import Annotated, Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 import orjson
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from simserve.engines.base import Engine, GenerationRequest
 from simserve.server.errors import ApiError
-from simserve.server.fields import Fields, Prompts, Truncation, Whole, truncated
+from simserve.server.fields import Fields, Prompts, Truncation, Whole, contradiction, truncated
 from simserve.server.plans import Cut
 from simserve.server.streams import Ended, drained, opened, together
 
@@ -28,15 +28,22 @@ Vector = npt.NDArray[np.float32]
 
 
 class EmbeddingRequest(Fields):
-    """Body of the request; ``input`` is read as a list, each text or token ids."""
+    """Body of the request; ``input`` is read as a list, each text or token ids. Instead, vLLM takes ``messages``."""
 
     model: str | None = None
-    input: Prompts
+    input: Prompts = Field(default_factory=list)
+    messages: list[Any] | None = None
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[Whole, Field(ge=1)] | None = None
     truncate_prompt_tokens: Truncation = None
     truncation_side: Literal["left", "right"] = "right"
     user: str | None = None
+
+    @model_validator(mode="after")
+    def _there_is_one(self) -> EmbeddingRequest:
+        if bool(self.input) == (self.messages is not None):
+            raise contradiction("input", "give either `input` or `messages`")
+        return self
 
     def cut(self, max_model_len: int) -> Cut:
         """What ``truncate_prompt_tokens`` makes of each text's tokens."""

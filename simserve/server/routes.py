@@ -68,7 +68,7 @@ class Routes:
         body = await self._body(request, EmbeddingRequest)
         async with self._models.use(body.model) as service:
             body.check_dimensions(service.embedder.dimensions)
-            prompts = await service.planner.token_ids(body.input, "input", body.cut(service.engine.max_model_len))
+            prompts = await self._to_embed(request, body, service)
             prompt_tokens = sum(map(len, prompts))
             await self._limits.admit(request, max(map(len, prompts)), prompt_tokens)
             log.info("Added request: input_len=%d, to embed", prompt_tokens)
@@ -76,6 +76,19 @@ class Routes:
             embedded = await service.embedder.embed(prompts, f"embd-{current_request_id()}")
             content = embeddings_body(body, service.model, embedded.values, prompt_tokens)
             return web.Response(body=content, content_type="application/json", headers=timing_headers(embedded.reads))
+
+    async def _to_embed(self, request: web.Request, body: EmbeddingRequest, service: Service) -> list[list[int]]:
+        """The tokens of each text, or of the one conversation."""
+        cut = body.cut(service.engine.max_model_len)
+        if body.messages is None:
+            return await service.planner.token_ids(body.input, "input", cut)
+        given = {"messages": body.messages, "add_generation_prompt": False}
+        tokens, _ = await service.planner.chat_prompt(
+            await read_body(request, ChatRequest, self._models.refuse, given=given)
+        )
+        tokens = cut(tokens)
+        service.planner.check_length(len(tokens), "messages")
+        return [tokens]
 
     async def models(self, request: web.Request) -> web.Response:
         """``GET /v1/models``: all models, loaded or not, and adapters"""

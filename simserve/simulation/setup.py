@@ -27,7 +27,10 @@ from simserve.simulation.features.speculation import Speculation, speculation_of
 from simserve.simulation.formats import Formats, formats_of
 from simserve.simulation.memory import with_memory_defaults
 from simserve.simulation.parallelism import (
+    ALONE,
     Layout,
+    Ranks,
+    expert_timer,
     layout_of,
     links_in_words,
     new_scheduler,
@@ -67,6 +70,8 @@ class EngineSetup:
     tiers: TierSizes | None = None
     """Of KV below the device, if there are any."""
     speculation: Speculation | None = None
+    ranks: Ranks = ALONE
+    """Of which this is one."""
 
     @property
     def policy_name(self) -> str:
@@ -88,15 +93,18 @@ class EngineSetup:
         return scheduler
 
 
-def prepare(model: ModelSpec, hardware: HardwareProfile, options: EngineOptions, edge: int = 0) -> EngineSetup:
+def prepare(
+    model: ModelSpec, hardware: HardwareProfile, options: EngineOptions, edge: int = 0, ranks: Ranks = ALONE
+) -> EngineSetup:
     """Resolve ``options`` for ``model`` on ``hardware``.
 
     With ``edge`` 1 everything takes as long as it may, with -1 as little, see :mod:`simserve.hardware.uncertainty`.
+    What is prepared is one of ``ranks``.
     Raises :class:`ConfigError` for options that contradict each other, :class:`CapacityError` if weights do not fit,
     :class:`HardwareError` for a number format that the hardware cannot compute.
     """
     policy, options = resolve(with_pipeline_defaults(with_memory_defaults(options, hardware)))
-    layout = layout_of(model, policy, options)
+    layout = layout_of(model, policy, options, ranks)
     policy = policy_with(policy, options)
     formats = formats_of(model, hardware, options)
     max_num_seqs, token_budget = _step_limits(model, hardware, policy, options)
@@ -140,6 +148,7 @@ def prepare(model: ModelSpec, hardware: HardwareProfile, options: EngineOptions,
         front_end,
         tier_sizes(options, hardware, memory.block_bytes),
         speculation,
+        ranks,
     )
 
 
@@ -160,7 +169,7 @@ def _step_times(
     anchors, model = None, layout.model
     own_host = options.host_step_us is not None or options.host_request_us is not None
     plain = formats.quantization is None and formats.kv_dtype == formats.dtype and not own_host
-    alone = options.tensor_parallel_size == options.pipeline_parallel_size == 1
+    alone = options.tensor_parallel_size == 1 and layout.is_plain
     if plain and speculation is None and options.engine_preset is None and alone:
         anchors = anchors_for(model, hardware, formats.dtype)
     if anchors is not None:
@@ -182,6 +191,11 @@ def _step_times(
         devices = options.tensor_parallel_size * len(layout.stages)
         pipeline = pipeline_timer(layout, then, options, formats, host, max_tokens, max_seqs, edge)
         return pipeline, stated_uncertainty(hardware, formats.carried) + links_in_words(hardware, devices)
+    if not layout.is_plain:
+        together = expert_timer(layout, then, options, formats, host, max_tokens, max_seqs, edge)
+        devices = options.tensor_parallel_size * layout.ranks.count
+        words = f"{links_in_words(hardware, devices) if devices > 1 else ''}, experts picked uniformly"
+        return together, stated_uncertainty(hardware, formats.carried) + words
     timer = compiled_step_timer(
         model,
         then,

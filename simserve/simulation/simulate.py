@@ -94,7 +94,7 @@ def new_front_end(setup: EngineSetup, env: simpy.Environment, observer: StepObse
 
 def describe(setup: EngineSetup, workload_name: str) -> RunDescription:
     """The labels that every output of a run carries."""
-    hardware, limits, devices = setup.hardware, setup.limits, setup.devices
+    hardware, limits, devices = setup.hardware, setup.limits, setup.devices * setup.ranks.count
     formats = setup.formats
     peaks = {hardware.peak_flops_for(dtype) for dtype in (formats.dtype, formats.weights.computed_in)}
     return RunDescription(
@@ -109,6 +109,8 @@ def describe(setup: EngineSetup, workload_name: str) -> RunDescription:
         block_size=limits.block_size,
         tensor_parallel_size=setup.options.tensor_parallel_size,
         pipeline_parallel_size=setup.options.pipeline_parallel_size,
+        data_parallel_size=setup.ranks.count,
+        expert_parallel=setup.ranks.expert_parallel,
         max_num_seqs=limits.max_num_seqs,
         max_num_batched_tokens=limits.max_num_batched_tokens,
         max_model_len=limits.max_model_len,

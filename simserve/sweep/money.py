@@ -17,7 +17,12 @@ SECONDS_PER_HOUR = 3600.0
 def devices_of(settings: Settings) -> int:
     """Devices of all replicas together."""
     count = 1
-    for names in (("tensor_parallel_size", "npu_num"), ("pipeline_parallel_size",), ("replicas",)):
+    for names in (
+        ("tensor_parallel_size", "npu_num"),
+        ("pipeline_parallel_size",),
+        ("data_parallel_size",),
+        ("replicas",),
+    ):
         given = [settings[name] for name in names if settings.get(name) is not None]
         count *= int(given[0]) if given else 1  # type: ignore[arg-type]
     return count

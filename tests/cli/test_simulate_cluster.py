@@ -51,9 +51,41 @@ def test_one_replica_is_the_same_as_none_said(capsys: pytest.CaptureFixture[str]
     assert {key: alone[key] for key in shared} == {key: cluster[key] for key in shared}
 
 
+def test_ranks_and_stages_are_options(capsys: pytest.CaptureFixture[str]) -> None:
+    experts = ["--model", "Qwen3-30B-A3B", "--hardware", "H100", "-dp", "2", "-tp", "2", "--enable-expert-parallel"]
+    assert main(["simulate", *experts, *WORK, "--replicas", "2", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    (group,) = result["groups"]
+    assert [replica["name"] for replica in result["replicas"]] == ["all/0.0", "all/0.1", "all/1.0", "all/1.1"]
+    assert (group["replicas"], group["hardware"], group["data_parallel_size"]) == (2, "4 x H100-SXM", 2)
+    assert group["expert_parallel"]
+    assert "experts picked uniformly" in group["uncertainty"]
+    assert result["router"] == "least-requests"
+    assert main(["simulate", *TARGET, *WORK, "-pp", "2", "--json"]) == 0
+    staged = json.loads(capsys.readouterr().out)
+    assert (staged["pipeline_parallel_size"], staged["completed"]) == (2, 40)
+    assert staged["mean_ttft_ms_low"] < staged["mean_ttft_ms"] < staged["mean_ttft_ms_high"]
+
+
+@pytest.mark.parametrize("sizes", [["-dp", "1"], ["-pp", "1"], ["-tp", "1"]])
+def test_a_size_of_one_is_the_same_as_none_said(sizes: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    outputs = []
+    for more in ([], sizes):
+        assert main(["simulate", *TARGET, *WORK, *more, "--no-bands", "--json"]) == 0
+        outputs.append(json.loads(capsys.readouterr().out))
+    assert outputs[0] == outputs[1]
+
+
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
+        ([*TARGET, "--data-parallel-size", "0"], "--data-parallel-size must be at least 1, not 0"),
+        (["--cluster", EXAMPLE, "-dp", "2"], "--data-parallel-size and --cluster contradict"),
+        (
+            [*TARGET, "--enable-expert-parallel"],
+            "enable_expert_parallel: meta-llama/Llama-3.1-8B-Instruct has no experts",
+        ),
+        ([*TARGET, "-pp", "40"], "40 pipeline stages: it has 32 layers"),
         ([*TARGET, "--replicas", "0"], "--replicas must be at least 1, not 0"),
         ([*TARGET, "--replicas", "2", "--router", "fast"], "router.policy: unknown router 'fast'"),
         (["--cluster", EXAMPLE, "--replicas", "2"], "--replicas and --cluster contradict"),

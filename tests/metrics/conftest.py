@@ -58,6 +58,8 @@ def description() -> RunDescription:
         block_size=16,
         tensor_parallel_size=2,
         pipeline_parallel_size=1,
+        data_parallel_size=1,
+        expert_parallel=False,
         max_num_seqs=8,
         max_num_batched_tokens=512,
         max_model_len=4096,

@@ -23,6 +23,16 @@ async def vectors_of(client: Client, **fields: Any) -> list[np.ndarray[Any, Any]
         return [np.array(one["embedding"]) for one in (await response.json())["data"]]
 
 
+async def test_a_conversation_is_embedded_as_one_text(client: Client) -> None:
+    messages = [{"role": "user", "content": [{"type": "text", "text": "say something"}]}]
+    async with client.session.post("/v1/embeddings", json={"messages": messages}) as response:
+        body = await response.json()
+    assert (response.status, len(body["data"]), body["usage"]["prompt_tokens"]) == (200, 1, 3)
+    for fields in ({"messages": messages, "input": "x"}, {}, {"messages": []}):
+        async with client.session.post("/v1/embeddings", json=fields) as response:
+            assert response.status == 400
+
+
 async def test_a_vector_of_length_1_for_each_text(client: Client, engine: ScriptedEngine) -> None:
     async with embed(client, input=["a b c", "d e"]) as response:
         body = await response.json()

@@ -83,7 +83,7 @@ NOTES: Mapping[str, tuple[str, str]] = {
     "request_id": ("the rest of the answer's `id`, instead of the header `X-Request-Id`", BOTH),
     "truncation_side": ("`left` or `right`: which end of a prompt `truncate_prompt_tokens` cuts", BOTH),
     "suffix": ("its tokens are read too", REFUSED),
-    "input": ("what to embed, or to answer: a text or a list", BOTH),
+    "input": ("what to embed, or to answer: a text or a list; to embed a conversation: `messages`", BOTH),
     "encoding_format": ("float or base64", BOTH),
     "dimensions": ("the model's own, else 400", BOTH),
     "instructions": ("a system message before the others", BOTH),

@@ -8,6 +8,7 @@ from functools import partial
 
 import simpy
 
+from simserve.scheduling import Request
 from simserve.simulation.arrivals import Moment
 from simserve.simulation.cluster.gateway import Gateway
 from simserve.simulation.cluster.member import Member, State
@@ -30,7 +31,7 @@ class Failures:
         self._gateway = gateway
         self._is_over = is_over
         for number, spec in enumerate(specs):
-            group = [member for member in members if member.group.name == spec.group]
+            group = [member for member in members if member.group.name == spec.group and member is member.mates[0]]
             if spec.replica is not None and spec.at_s is not None:
                 Moment(env, spec.at_s, partial(self._fail_when_due, group[spec.replica], spec))
                 continue
@@ -39,12 +40,21 @@ class Failures:
                 env.process(self._fail_at_random(member, spec, rng))
 
     def fail(self, member: Member, down_s: float | None) -> None:
-        """Have ``member`` fail now, unless it has no engine that could; it is back after ``down_s``.
+        """Have ``member`` and its mates fail now, unless it has no engine that could; they are back after ``down_s``.
 
-        With None it is gone, and an autoscaler may start another in its place.
+        With None they are gone, and an autoscaler may start others in their place.
         """
         if member.state not in (State.READY, State.DRAINING) or self._is_over.triggered:
             return
+        requests = []
+        for mate in member.mates:
+            if mate.state in (State.READY, State.DRAINING):
+                requests += self._fail_alone(mate, down_s)
+        self._gateway.members_changed()
+        self._gateway.retry(requests)
+
+    def _fail_alone(self, member: Member, down_s: float | None) -> list[Request]:
+        """The requests that ``member`` had, or that lose by its failure what was computed."""
         was_draining = member.state is State.DRAINING
         member.state = State.DOWN
         requests = member.halt()
@@ -58,8 +68,7 @@ class Failures:
         else:
             failures = member.failures
             Moment(self._env, self._env.now + down_s, lambda _: self._come_back(member, failures))
-        self._gateway.members_changed()
-        self._gateway.retry(requests)
+        return requests
 
     def _fail_when_due(self, member: Member, spec: FailureSpec, _: simpy.Event) -> None:
         self.fail(member, spec.down_s)

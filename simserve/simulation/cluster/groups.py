@@ -9,8 +9,10 @@ from typing import Any
 from simserve.config import EngineOptions
 from simserve.errors import ConfigError, SimServeError
 from simserve.hardware import HardwareProfile, load_hardware
+from simserve.latency.expert_parallel import ExpertTimer
 from simserve.models import ModelSpec, load_model
 from simserve.simulation.cluster.spec import ClusterSpec, GroupSpec
+from simserve.simulation.parallelism import Ranks
 from simserve.simulation.setup import EngineSetup, prepare
 
 GB = 2**30
@@ -39,8 +41,18 @@ class Group:
         return setup.model.kv_bytes_per_token(setup.formats.kv_dtype)
 
     @property
+    def ranks(self) -> int:
+        """Engines of one replica."""
+        return self.spec.data_parallel_size
+
+    @property
+    def steps_together(self) -> bool:
+        """Whether the ranks of a replica wait for each other in every step."""
+        return self.ranks > 1 and isinstance(self.setup.timer, ExpertTimer)
+
+    @property
     def devices(self) -> int:
-        """Of one replica."""
+        """Of one rank."""
         return self.setup.devices
 
 
@@ -68,10 +80,12 @@ def prepare_groups(
             own_hardware = own_hardware.with_overrides(int(group.memory_gb * GB))
         own_options = _options(field, group, options)
         try:
-            groups.append(Group(group, prepare(own_model, own_hardware, own_options, edge)))
+            ranks = Ranks(group.data_parallel_size, group.enable_expert_parallel)
+            groups.append(Group(group, prepare(own_model, own_hardware, own_options, edge, ranks)))
         except SimServeError as error:
             raise type(error)(f"{field} ({group.name}): {error}") from None
     _check_roles(spec, groups)
+    _check_scaling(spec, groups)
     return groups
 
 
@@ -96,6 +110,16 @@ def _check_roles(spec: ClusterSpec, groups: list[Group]) -> None:
             raise ConfigError(
                 f"links[{index}] joins {link.source} and {link.to}, whose KV differs "
                 f"({' and '.join(sorted(models if len(models) > 1 else kinds))}): give both the same model and KV dtype"
+            )
+
+
+def _check_scaling(spec: ClusterSpec, groups: list[Group]) -> None:
+    ranks = {group.name: group.ranks for group in groups}
+    for index, scaler in enumerate(spec.autoscalers):
+        if ranks[scaler.group] > 1:
+            raise ConfigError(
+                f"autoscalers[{index}].group: '{scaler.group}' has data_parallel_size {ranks[scaler.group]}, and only "
+                "groups of one rank can be scaled; give it replicas instead"
             )
 
 

@@ -16,6 +16,7 @@ from simserve.simulation.cluster.recorder import GroupRecorder
 from simserve.simulation.features.build import new_replica
 from simserve.simulation.features.counts import Counts
 from simserve.simulation.front_end import FrontEnd
+from simserve.simulation.lockstep import LockStep
 from simserve.simulation.replica import Run
 from simserve.simulation.simulate import new_front_end
 
@@ -61,10 +62,11 @@ class MemberObserver(Protocol):
 
 
 class Member:
-    """The replica with number ``index`` of all, which is number ``number`` of ``group``.
+    """The rank with number ``index`` of all, which is number ``number`` of those of ``group``.
 
-    A member that fails or is stopped comes back as a new engine: nothing is cached. ``may_halt`` as for a replica;
-    ``is_replaceable`` if somebody may start it again once it is stopped. What its features do is added to ``counts``.
+    A replica has one rank or more. A member that fails or is stopped comes back as a new engine: nothing is cached.
+    ``may_halt`` as for a replica; ``is_replaceable`` if somebody may start it again once it is stopped. ``mates`` are
+    those ranks of its replica that are there already, which ``lock_step`` holds together if they share experts.
     """
 
     list_decodes: ClassVar[bool] = False
@@ -81,12 +83,17 @@ class Member:
         may_halt: bool,
         is_replaceable: bool,
         counts: Counts,
+        mates: list[Member],
+        lock_step: LockStep | None = None,
     ) -> None:
         self.index = index
         self.number = number
         self.group = group
         self.state = State.READY
         self.is_replaceable = is_replaceable
+        self.mates = mates
+        """The ranks of its replica, itself included: they fail together."""
+        mates.append(self)
         self.handover: Handover | None = None
         """Where requests go after their first token."""
         self.held: dict[Hashable, tuple[Request, int]] = {}
@@ -103,6 +110,7 @@ class Member:
         self._recorder = recorder
         self._may_halt = may_halt
         self._counts = counts
+        self._lock_step = lock_step
         self._observers: list[MemberObserver] = []
         self._least_free_blocks = group.setup.limits.num_blocks - 1
         self._front_end_busy_s = 0.0
@@ -110,8 +118,9 @@ class Member:
 
     @property
     def name(self) -> str:
-        """``fast/3``: unique in the cluster."""
-        return f"{self.group.name}/{self.number}"
+        """``fast/3``: unique in the cluster; ``fast/3.1`` is the second rank of that one."""
+        replica, rank = divmod(self.number, self.group.ranks)
+        return f"{self.group.name}/{replica}.{rank}" if self.group.ranks > 1 else f"{self.group.name}/{replica}"
 
     @property
     def peak_kv_blocks(self) -> int:
@@ -211,6 +220,8 @@ class Member:
             self._counts,
             list_decodes=self.list_decodes,
             may_halt=self._may_halt,
+            lock_step=self._lock_step,
+            rank=self.number % self.group.ranks,
         )
         if self._front_end is not None:
             self._front_end.connect(self.replica, self._admit)

@@ -58,7 +58,7 @@ def group_rows(result: ClusterResult) -> Rows:
         rows.append(
             {
                 "name": name,
-                "replicas": len(members),
+                "replicas": len(members) // description.data_parallel_size,
                 "finished": sum(member.finished for member in members),
                 "output_tokens": sum(member.output_tokens for member in members),
                 "busy_fraction": sum(member.busy_s for member in members) / alive_s if alive_s else 0.0,

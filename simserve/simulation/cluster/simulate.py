@@ -10,6 +10,7 @@ import simpy
 
 from simserve.config import EngineOptions
 from simserve.hardware import HardwareProfile
+from simserve.latency.expert_parallel import ExpertTimer
 from simserve.models import ModelSpec
 from simserve.simulation.cluster.autoscaler import Autoscaler
 from simserve.simulation.cluster.failures import Failures
@@ -24,6 +25,7 @@ from simserve.simulation.cluster.result import ClusterResult, result_of
 from simserve.simulation.cluster.routers import Router, router_named
 from simserve.simulation.cluster.spec import ClusterSpec
 from simserve.simulation.features.counts import Counts
+from simserve.simulation.lockstep import LockStep
 from simserve.simulation.simulate import Progress
 from simserve.simulation.sources import OpenLoop, Source
 from simserve.workload.workload import Workload
@@ -116,7 +118,10 @@ class Cluster:
         most = {scaler.group: scaler.max_replicas for scaler in self.spec.autoscalers}
         members: list[Member] = []
         for group, recorder in zip(self.groups, self.recorders, strict=True):
-            for number in range(max(group.spec.replicas, most.get(group.name, 0))):
+            for number in range(max(group.spec.replicas, most.get(group.name, 0)) * group.ranks):
+                if number % group.ranks == 0:
+                    mates: list[Member] = []
+                    lock_step = self._new_lock_step(group)
                 member = self.new_member(
                     self.env,
                     len(members),
@@ -126,13 +131,21 @@ class Cluster:
                     may_halt=group.name in may_halt,
                     is_replaceable=group.name in most,
                     counts=self.counts,
+                    mates=mates,
+                    lock_step=lock_step,
                 )
-                if number < group.spec.replicas:
+                if number < group.spec.replicas * group.ranks:
                     member.take_devices()
                 else:
                     member.state = State.STOPPED
                 members.append(member)
         return members
+
+    def _new_lock_step(self, group: Group) -> LockStep | None:
+        if not group.steps_together:
+            return None
+        assert isinstance(group.setup.timer, ExpertTimer)
+        return LockStep(self.env, group.setup.timer)
 
     def _new_recorder(self, group: Group) -> GroupRecorder:
         def peak_kv_blocks() -> int:

@@ -28,7 +28,9 @@ class Section(BaseModel):
 
 class GroupSpec(Section):
     """``replicas`` equal engines. Those with role ``prefill`` compute prompts and first tokens, those with role
-    ``decode`` the rest; ``mixed`` do both. ``engine`` holds any other engine option under its command line name.
+    ``decode`` the rest; ``mixed`` do both. A replica is ``data_parallel_size`` ranks, each with its own scheduler and
+    KV cache; those of a mixture of experts share the experts and step together. ``engine`` holds any other engine
+    option under its command line name.
     """
 
     name: Annotated[str, Field(min_length=1)]
@@ -39,6 +41,8 @@ class GroupSpec(Section):
     memory_gb: Positive | None = None
     tensor_parallel_size: Count | None = None
     pipeline_parallel_size: Count | None = None
+    data_parallel_size: Count = 1
+    enable_expert_parallel: bool = False
     weight: Positive = 1.0
     """Share of the requests of each replica, under router ``weighted``."""
     engine: dict[str, Any] = {}

@@ -9,6 +9,7 @@ import simpy
 
 from simserve.config import EngineOptions
 from simserve.errors import ConfigError
+from simserve.latency.expert_parallel import ExpertTimer
 from simserve.latency.pipeline import PipelineTimer
 from simserve.latency.verification import VerifyingStepTimer
 from simserve.scheduling import Pipelined, Scheduler, VllmV1, VllmV1Priority
@@ -17,6 +18,7 @@ from simserve.scheduling.speculative import SpeculativeFetchingVllmV1, Speculati
 from simserve.simulation.features.counts import Counts
 from simserve.simulation.features.fetching_replica import FetchingReplica
 from simserve.simulation.features.speculative_replica import SpeculativeFetchingReplica, SpeculativeReplica
+from simserve.simulation.lockstep import LockStep, LockStepRank
 from simserve.simulation.pipeline import PipelineReplica
 from simserve.simulation.replica import Replica, StepObserver
 
@@ -64,11 +66,29 @@ def new_replica(
     *,
     list_decodes: bool = False,
     may_halt: bool = False,
+    lock_step: LockStep | None = None,
+    rank: int = 0,
 ) -> Replica:
-    """The replica that ``setup`` asks for, over its own ``scheduler``; what its features do is added to ``counts``."""
+    """The replica that ``setup`` asks for, over its own ``scheduler``; what its features do is added to ``counts``.
+
+    With ``lock_step`` it is number ``rank`` of those that this holds together.
+    """
     if isinstance(setup.timer, PipelineTimer):
         assert isinstance(scheduler, Pipelined)
         return PipelineReplica(env, scheduler, setup.timer, observer, list_decodes=list_decodes)
+    if lock_step is not None:
+        assert isinstance(setup.timer, ExpertTimer)
+        return LockStepRank(
+            env,
+            scheduler,
+            setup.timer,
+            observer,
+            lock_step,
+            rank,
+            async_scheduling=setup.async_scheduling,
+            list_decodes=list_decodes,
+            may_halt=may_halt,
+        )
     replica = REPLICAS[setup.tiers is not None, setup.speculation is not None](
         env,
         scheduler,

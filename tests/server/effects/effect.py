@@ -133,6 +133,20 @@ def _is_many(body: dict[str, Any]) -> bool:
     return isinstance(body.get("prompt"), list) and isinstance(body["prompt"][0], list)
 
 
+def again(*bodies: dict[str, Any]) -> Look:
+    """The simulated milliseconds until the first token of the last of several requests, one after the other."""
+
+    async def look(text: str) -> float:
+        async with serving(text) as client:
+            for body in bodies:
+                async with client.complete(**body) as response:
+                    assert response.status == 200, await response.text()
+                    await response.read()
+            return float(response.headers["x-simserve-ttft-ms"])
+
+    return look
+
+
 def times(*bodies: dict[str, Any], of: str = "e2e") -> Look:
     """The simulated milliseconds of requests that come at the same instant."""
 

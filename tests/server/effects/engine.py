@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from server.effects.effect import Effect, Look, engine, less, more, other, times, to
+from server.effects.effect import Effect, Look, again, engine, less, more, other, times, to
 
 LONG = {"prompt": [7] * 1500, "max_tokens": 4}
 OTHER = {"prompt": [9] * 1500, "max_tokens": 4}
@@ -14,6 +14,10 @@ THIRD = {"prompt": [11] * 1500, "max_tokens": 4}
 SHORT = {"prompt": [5, 6], "max_tokens": 40}
 PROMPTS = {"prompt": [[at] * 1200 for at in range(3, 9)], "max_tokens": 40}
 ANSWERS = {"prompt": [[at] * 100 for at in range(3, 15)], "max_tokens": 300}
+
+FORGETFUL = "hardware: L4, num_gpu_blocks: 150"
+"""Too few blocks for two of the long prompts."""
+COME_BACK = again(LONG, OTHER, THIRD, LONG)
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,15 @@ OPTIONS = {
     "api_server_count": Option("3", engine("api_server_count"), to(3), "front_end: vllm-v1"),
     "host_step_us": Option("5000", times(SHORT, of="tpot"), more),
     "host_request_us": Option("5000", times(SHORT, of="tpot"), more),
+    "kv_offloading_size": Option("4", COME_BACK, less, FORGETFUL),
+    "kv_offloading_bandwidth": Option("1", COME_BACK, more, f"{FORGETFUL}, kv_offloading_size: 4"),
+    "kv_offloading_latency_us": Option("3000", COME_BACK, more, f"{FORGETFUL}, kv_offloading_size: 4"),
+    "kv_disk_size": Option("4", COME_BACK, other, f"{FORGETFUL}, kv_offloading_size: 0.06"),
+    "kv_disk_bandwidth": Option("1", COME_BACK, other, f"{FORGETFUL}, kv_offloading_size: 0.06, kv_disk_size: 4"),
+    "kv_disk_latency_us": Option("9000", COME_BACK, other, f"{FORGETFUL}, kv_offloading_size: 0.06, kv_disk_size: 4"),
+    "speculative_config": Option(
+        '\'{"method": "ngram", "num_speculative_tokens": 3, "acceptance": 0.9}\'', times(SHORT, of="tpot"), less
+    ),
 }
 
 FOR_ALL = {**OPTIONS, "max_model_len": Option("1000", engine("max_model_len"), to(1000))}
