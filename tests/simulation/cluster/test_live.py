@@ -94,6 +94,11 @@ ALL_REVIVED = [(20.0, "revive", at) for at in range(40)]
 FEATURES = [
     EngineOptions(num_gpu_blocks=60, max_num_seqs=16, pipeline_parallel_size=2),
     EngineOptions(num_gpu_blocks=60, max_num_seqs=16, kv_offloading_size=1.0),
+    EngineOptions(
+        num_gpu_blocks=60,
+        max_num_seqs=16,
+        speculative_config={"method": "ngram", "num_speculative_tokens": 3, "acceptance": 0.6},
+    ),
     EngineOptions(num_gpu_blocks=60, max_num_seqs=16, front_end="2:10:300"),
 ]
 
