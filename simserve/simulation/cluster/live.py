@@ -201,8 +201,6 @@ class LiveCluster(Cluster):
         """``request`` has ended; who had it last."""
         give_back_moved(request)
         del self._unfinished[request.request_id]
-        for counted in self.counts.of_requests.values():
-            counted.pop(request.request_id, None)
         return self._last_member.pop(request.request_id, None)
 
     def _new_recorder(self, group: Group) -> GroupRecorder:

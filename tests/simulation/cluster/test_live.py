@@ -91,6 +91,8 @@ class Lived:
 ALL_REVIVED = [(20.0, "revive", at) for at in range(40)]
 """So that nobody waits for ever for a replica that nobody starts again."""
 
+NGRAM = '{"method": "ngram", "num_speculative_tokens": 3, "acceptance": 0.5}'
+
 FEATURES = [
     EngineOptions(num_gpu_blocks=60, max_num_seqs=16, pipeline_parallel_size=2),
     EngineOptions(num_gpu_blocks=60, max_num_seqs=16, kv_offloading_size=1.0),
@@ -100,6 +102,7 @@ FEATURES = [
         speculative_config={"method": "ngram", "num_speculative_tokens": 3, "acceptance": 0.6},
     ),
     EngineOptions(num_gpu_blocks=60, max_num_seqs=16, front_end="2:10:300"),
+    EngineOptions(num_gpu_blocks=60, max_num_seqs=16, speculative_config=NGRAM),
 ]
 
 
