@@ -18,11 +18,15 @@ if TYPE_CHECKING:
     from simserve.metrics.bands import Bands
     from simserve.metrics.summary import Summary
     from simserve.simulation.cluster import ClusterResult, ClusterSpec
+    from simserve.simulation.cluster.spec import GroupSpec
+    from simserve.simulation.watching import Watcher
 
 MOST_ROWS = 20
 """Replicas that a terminal shows one by one; the others are in --json and --out."""
 
-GROUP_COLUMNS = ("replicas", "hardware", "model", "kv_blocks", "finished", "output_tokens", "busy_fraction")
+GROUP_COLUMNS = (
+    "replicas", "hardware", "model", "kv_blocks", "finished", "output_tokens", "busy_fraction", "energy_wh", "cost_usd",
+)  # fmt: skip
 
 TIMES = {"ms": 1e-3, "us": 1e-6, "s": 1.0}
 
@@ -106,8 +110,14 @@ class SimulatedCluster(NamedTuple):
     warnings: list[str]
     beside: Mapping[str, Any]
 
+    @property
+    def title(self) -> str:
+        return f"{len(self.done.members)} replicas, router {self.done.router}: {self.done.descriptions[0].workload}"
 
-def simulated_cluster(args: argparse.Namespace, spec: ClusterSpec, on_progress: Progress | None) -> SimulatedCluster:
+
+def simulated_cluster(
+    args: argparse.Namespace, spec: ClusterSpec, on_progress: Progress | None, watchers: Sequence[Watcher] = ()
+) -> SimulatedCluster:
     """Do what ``args`` ask for on the cluster ``spec``."""
     import numpy as np
 
@@ -119,9 +129,12 @@ def simulated_cluster(args: argparse.Namespace, spec: ClusterSpec, on_progress: 
 
     options = engine_options(args)
     model, hardware = model_and_hardware(args) if args.cluster is None else named_model_and_hardware(args)
+    if args.price_per_hour is not None:
+        hardware = hardware and hardware.priced(args.price_per_hour)
+        spec = spec.model_copy(update={"groups": tuple(_priced(group, args.price_per_hour) for group in spec.groups)})
     defaults = Defaults(model, hardware, options)
     requests = offered_requests(args, options.block_size)
-    done = simulate_cluster(requests.source, spec, defaults, on_progress)
+    done = simulate_cluster(requests.source, spec, defaults, on_progress, watchers=watchers)
     edges: Sequence[ClusterResult] = ()
     if bands_wanted(args.bands, len(requests.source)):
         edges = [simulate_cluster(requests.source, spec, defaults, on_progress, edge) for edge in (-1, 1)]
@@ -135,13 +148,19 @@ def simulated_cluster(args: argparse.Namespace, spec: ClusterSpec, on_progress: 
     )
 
 
+def _priced(group: GroupSpec, usd_per_hour: float) -> GroupSpec:
+    """At the price of the command line, unless the file has one."""
+    return group if group.usd_per_device_hour else group.model_copy(update={"usd_per_device_hour": usd_per_hour})
+
+
 def show(run: SimulatedCluster, width: int | None) -> None:
     """Print latencies, groups, replicas and tenants as tables."""
     from rich.console import Console, Group
 
+    from simserve.metrics.bill import bill_lines
     from simserve.metrics.latency import DEFINITIONS
     from simserve.metrics.tables import feature_table, latency_table, load_lines
-    from simserve.simulation.cluster.report import group_rows, tenant_rows
+    from simserve.simulation.cluster.report import group_rows, tenant_rows, total_bill
 
     result, summary, bands = run.done, run.summary, run.bands
     devices = sum(member.devices for member in result.members)
@@ -155,6 +174,7 @@ def show(run: SimulatedCluster, width: int | None) -> None:
         f"{result.descriptions[0].workload}",
         latency_table(summary, bands),
         *(f"{label:<12} {value}" for label, value in load_lines(summary, bands)),
+        *(f"{label:<12} {value}" for label, value in bill_lines(total_bill(result, summary), result.descriptions)),
         f"{'retries':<12} {int(result.places.retries.sum()):,}",
         f"{'prefix cache':<12} {summary.prefix_cache_hit_rate:.1%} of {summary.totals.prompt_tokens:,} prompt tokens",
         "",
@@ -172,10 +192,13 @@ def show(run: SimulatedCluster, width: int | None) -> None:
 
 
 def _replica_table(result: ClusterResult) -> RenderableType:
-    rows: list[dict[str, Any]] = [
-        {**vars(member), "busy_fraction": member.busy_fraction} for member in result.members[:MOST_ROWS]
-    ]
-    columns = ("finished", "input_tokens", "output_tokens", "steps", "busy_fraction", "peak_kv_blocks", "failures")
+    from simserve.simulation.cluster.report import replica_row
+
+    rows = [replica_row(member) for member in result.members[:MOST_ROWS]]
+    columns = (
+        "finished", "input_tokens", "output_tokens", "steps", "busy_fraction", "peak_kv_blocks", "failures",
+        "energy_wh", "joules_per_output_token", "cost_usd",
+    )  # fmt: skip
     table = _table("replica", rows, columns)
     if len(result.members) > MOST_ROWS:
         table.caption = f"and {len(result.members) - MOST_ROWS:,} more: all of them are in --json"

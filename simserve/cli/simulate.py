@@ -18,6 +18,7 @@ from simserve.cli.options import (
     model_and_hardware,
     number,
 )
+from simserve.cli.watching import add_watching_arguments, watching
 from simserve.cli.workload import add_workload_arguments, offered_requests
 from simserve.errors import WorkloadError
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from simserve.metrics.summary import Summary
     from simserve.simulation import SimulationResult
     from simserve.simulation.cluster import ClusterResult
+    from simserve.simulation.watching import Watcher
 
 Progress = Callable[[int, int, float], None]
 """Called with (requests done, requests in all, simulated seconds)."""
@@ -61,6 +63,11 @@ def _add_output_arguments(parser: argparse.ArgumentParser) -> None:
         help="percentiles of each latency (50,90,99)",
     )
     group.add_argument(
+        "--price-per-hour", type=price, metavar="USD", help="of one device, for the cost of the run (the profile's)"
+    )
+    add_watching_arguments(group)
+    group.add_argument("--bill", action="store_true", help="energy and cost with the tables; --json always has them")
+    group.add_argument(
         "--bands",
         action=argparse.BooleanOptionalAction,
         help="low and high of each figure, by serving the requests twice more, slower and faster (up to 5000 requests)",
@@ -76,6 +83,14 @@ def percentile_list(text: str) -> tuple[float, ...]:
     return percentiles
 
 
+def price(text: str) -> float:
+    """USD per hour, for argparse."""
+    usd = number(text)
+    if not 0 < usd < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no price; give more than 0 USD per hour")
+    return usd
+
+
 class Simulated(NamedTuple):
     """A run that is done: its result, what that was computed from, and what its reader should know, in sentences."""
 
@@ -85,6 +100,11 @@ class Simulated(NamedTuple):
     done: SimulationResult
     warnings: list[str]
 
+    @property
+    def title(self) -> str:
+        about = self.done.description
+        return f"{about.model} on {about.hardware}: {about.workload}"
+
 
 def run(args: argparse.Namespace) -> int:
     """Simulate, then print tables or JSON and write files as asked."""
@@ -92,14 +112,18 @@ def run(args: argparse.Namespace) -> int:
 
     if args.out:
         make_folder(args.out)  # now, not after a long run
-    with progress(sys.stderr) as on_progress:
-        run = simulated(args, on_progress)
+    with watching(args) as watch:
+        with progress(sys.stderr) as on_progress:
+            run = simulated(args, on_progress, watch.watchers)
+        watch.finish(run.done, run.title)
     for warning in run.warnings:
         print(warning, file=sys.stderr)
     if args.json:
         print(to_json(run.result), end="")
     elif isinstance(run, Simulated):
         _print_tables(run)
+        if args.bill or args.price_per_hour is not None:
+            _print_bill(run)
     else:
         show(run, None if sys.stdout.isatty() else PIPE_COLUMNS)
     if args.out:
@@ -109,19 +133,22 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def simulated(args: argparse.Namespace, on_progress: Progress | None = None) -> Simulated | SimulatedCluster:
+def simulated(
+    args: argparse.Namespace, on_progress: Progress | None = None, watchers: Sequence[Watcher] = ()
+) -> Simulated | SimulatedCluster:
     """Do what ``args`` ask for; prints nothing but what reading a trace has to say."""
     spec = cluster_spec(args)
     if spec is not None:
-        return simulated_cluster(args, spec, on_progress)
+        return simulated_cluster(args, spec, on_progress, watchers)
     from simserve.metrics.result import result_object
     from simserve.metrics.summary import summarize
     from simserve.simulation import bands_wanted, simulate, simulate_edges
 
     options = engine_options(args)
     model, hardware = model_and_hardware(args)
+    hardware = hardware.priced(args.price_per_hour)
     requests = offered_requests(args, options.block_size)
-    done = simulate(requests.source, model, hardware, options, on_progress)
+    done = simulate(requests.source, model, hardware, options, on_progress, watchers=watchers)
     edges: Sequence[SimulationResult] = ()
     if bands_wanted(args.bands, len(requests.source)):
         edges = simulate_edges(requests.source, model, hardware, options, on_progress)
@@ -180,6 +207,16 @@ def _print_tables(run: Simulated) -> None:
     console.print(report(run.summary, run.done.description, run.bands))
     if run.done.figures:
         console.print(feature_table(run.done.figures))
+
+
+def _print_bill(run: Simulated) -> None:
+    from simserve.metrics.bill import bill_keys, bill_lines, bill_of
+    from simserve.metrics.result import tokens_of
+
+    summary, description = run.summary, run.done.description
+    bill = bill_of(summary.totals, description, summary.totals.duration_s)
+    for label, value in bill_lines(bill_keys(bill, summary.completed, tokens_of(summary)), [description]):
+        print(f"{label:<12}  {value}")
 
 
 @contextmanager

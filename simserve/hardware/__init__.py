@@ -12,10 +12,11 @@ from simserve.hardware.catalog import list_hardware, load_hardware
 from simserve.hardware.curves import Calibration, Curves, Derived, MixedCurves, PrefillCurves, Rates
 from simserve.hardware.held_out import HeldOut
 from simserve.hardware.parts import Dtype
-from simserve.hardware.profile import Efficiency, HardwareProfile, Link, Power, Price
+from simserve.hardware.profile import OWN_PRICE, Efficiency, HardwareProfile, Link, Power, Price
 from simserve.hardware.uncertainty import Carried, at_the_edge, slowed, stated_uncertainty, uncertainty_of
 
 __all__ = [
+    "OWN_PRICE",
     "Calibration",
     "Carried",
     "Conditions",

@@ -32,6 +32,10 @@ class Power(Part):
     idle_w: Positive | None = None
 
 
+OWN_PRICE = "as given"
+"""Source of a price that the user pays."""
+
+
 class Price(Part):
     """What one device costs to rent. Prices move: ``date`` and ``source`` belong to the figure."""
 
@@ -104,6 +108,15 @@ class HardwareProfile(Part):
         if self.host_link is None:
             raise HardwareError(f"{self.name} has no link that joins {devices} devices: use fewer per replica")
         return self.host_link
+
+    def priced(self, usd_per_hour: float | None) -> HardwareProfile:
+        """The same device at the price that its user pays; None keeps what the profile says."""
+        if usd_per_hour is None:
+            return self
+        if not 0 < usd_per_hour < float("inf"):
+            raise HardwareError(f"{usd_per_hour:g} USD per hour is no price of {self.name}: give more than 0")
+        own = Price(usd_per_hour=usd_per_hour, date=date.today(), source=OWN_PRICE)
+        return self.model_copy(update={"price": own})
 
     def with_overrides(self, memory_bytes: int | None = None) -> HardwareProfile:
         """The same device with another memory size; None keeps what the profile says."""

@@ -77,6 +77,10 @@ class RunTotals:
     bytes_moved: float
     front_end_busy_s: float = 0.0
     """For how long the busiest process of the front end worked, 0 where there is none."""
+    mixed_busy_s: float = 0.0
+    mixed_flops: float = 0.0
+    mixed_bytes_moved: float = 0.0
+    """Of ``busy_s``, ``flops`` and ``bytes_moved``: what steps took that had a prompt in them, or a late token."""
 
 
 @dataclass(frozen=True)
@@ -112,3 +116,11 @@ class RunDescription:
     front_end: str
     api_server_count: int
     """Processes of the front end, 0 where there is none."""
+    peak_w: float | None = None
+    idle_w: float | None = None
+    """Power of one device, None where the profile knows none."""
+    usd_per_hour: float | None = None
+    """Of one device, None where no price is known."""
+    price_source: str | None = None
+    devices: int = 1
+    """Of one replica."""

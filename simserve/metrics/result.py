@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict
 
 from simserve.metrics.bands import Bands
+from simserve.metrics.bill import bill_keys, bill_of
 from simserve.metrics.distribution import Distribution
 from simserve.metrics.records import RunDescription
 from simserve.metrics.summary import Summary, utilisation
@@ -15,7 +16,10 @@ Result = dict[str, str | int | float | bool | None]
 KEY_NAMES = {"TTFT": "ttft", "TPOT": "tpot", "ITL": "itl", "E2E": "e2el"}
 """Latencies as they are called in keys."""
 
-NOT_LABELS = ("peak_flops", "peak_bandwidth_bytes_per_s", "formats")
+NOT_LABELS = (
+    "peak_flops", "peak_bandwidth_bytes_per_s", "formats", "peak_w", "idle_w", "usd_per_hour", "price_source",
+    "devices",
+)  # fmt: skip
 """Fields of a description that are facts of the profile, not of the run, or say for people what others say."""
 
 
@@ -91,6 +95,11 @@ def _latency(name: str, values: Distribution, percentiles: tuple[float, ...]) ->
     return {latency_key(statistic, name): _milliseconds(value) for statistic, value in seconds.items()}
 
 
+def tokens_of(summary: Summary) -> tuple[int, int]:
+    """(of prompts, of answers)."""
+    return summary.total_input_tokens, summary.total_output_tokens
+
+
 def _milliseconds(seconds: float) -> float | None:
     return None if math.isnan(seconds) else seconds * 1000.0
 
@@ -114,4 +123,5 @@ def _own(summary: Summary, description: RunDescription) -> Result:
         "steps": totals.steps,
         "aborted": summary.aborted,
         "rejected": summary.rejected,
+        **bill_keys(bill_of(totals, description, totals.duration_s), summary.completed, tokens_of(summary)),
     }

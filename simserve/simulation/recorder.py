@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from simserve.latency import StepTimer
+from simserve.latency import StepTimer, StepWork
 from simserve.latency.pipeline import PipelineTimer
 from simserve.latency.step_timer import SHORT_RUN_STEPS
 from simserve.metrics.records import FINISHED, NEVER_ADMITTED, Records, RunTotals, TokenGaps
@@ -31,6 +31,13 @@ MIXED_COLUMNS = (
     "busy_s", "gap_s",
 )  # fmt: skip
 """Of any other run, which is one step."""
+
+WORK_COLUMNS = (
+    "steps", "decodes", "context_tokens", "prefill_tokens", "prefill_pairs", "prefill_kv_tokens", "sampled",
+)  # fmt: skip
+"""What :meth:`StepTimer.total_work` takes."""
+
+NO_WORK = StepWork(0.0, 0.0)
 
 # Packing a row costs a quarter of what it costs to extend an array by it.
 REQUEST_ROW = struct.Struct(f"{len(REQUEST_COLUMNS)}d").pack
@@ -67,7 +74,9 @@ class Recorder:
         self._late_gaps_s = array("d")
         self._gaps = TokenGaps(np.zeros(0), np.zeros(0, dtype=np.int64))
         self._steps = self._prefill_tokens = 0
-        self._busy_s = self._running_s = self._flops = self._bytes = 0.0
+        self._busy_s = self._running_s = 0.0
+        self._decode_work = self._mixed_work = NO_WORK
+        self._mixed_busy_s = 0.0
 
     def run_done(self, run: Run, finished: list[Request]) -> None:
         """Note a run; see :class:`simserve.simulation.replica.StepObserver`."""
@@ -160,8 +169,11 @@ class Recorder:
             cached_tokens=int(records.cached_tokens.sum()),
             peak_kv_blocks_used=self.peak_kv_blocks(),
             mean_running_requests=self._in_batches_s() / duration_s if duration_s else 0.0,
-            flops=self._flops,
-            bytes_moved=self._bytes,
+            flops=self._decode_work.flops + self._mixed_work.flops,
+            bytes_moved=self._decode_work.bytes_moved + self._mixed_work.bytes_moved,
+            mixed_busy_s=self._mixed_busy_s,
+            mixed_flops=self._mixed_work.flops,
+            mixed_bytes_moved=self._mixed_work.bytes_moved,
         )
 
     def _in_batches_s(self) -> float:
@@ -183,27 +195,23 @@ class Recorder:
         quiet |= {name: zeros for name in MIXED_COLUMNS if name.startswith("prefill")}
         quiet |= {"sampled": quiet["decodes"], "batch": quiet["followed"]}
         mixed["steps"] = ones
-        column = {name: np.concatenate([quiet[name], mixed[name]]) for name in mixed if name != "gap_s"}
-        steps, busy_s = column["steps"], column["busy_s"]
-        self._steps += int(steps.sum())
-        self._busy_s += float(busy_s.sum())
-        self._running_s += float((busy_s * column["batch"]).sum())
-        self._prefill_tokens += int(column["prefill_tokens"].sum())
-        work = self._timer.total_work(
-            steps,
-            column["decodes"],
-            column["context_tokens"],
-            column["prefill_tokens"],
-            column["prefill_pairs"],
-            column["prefill_kv_tokens"],
-            column["sampled"],
-        )
-        self._flops += work.flops
-        self._bytes += work.bytes_moved
+        for column in (quiet, mixed):
+            self._steps += int(column["steps"].sum())
+            self._busy_s += float(column["busy_s"].sum())
+            self._running_s += float((column["busy_s"] * column["batch"]).sum())
+        self._prefill_tokens += int(mixed["prefill_tokens"].sum())
+        self._mixed_busy_s += float(mixed["busy_s"].sum())
+        self._decode_work = self._with_work_of(quiet, self._decode_work)
+        self._mixed_work = self._with_work_of(mixed, self._mixed_work)
         self._fold_gaps(quiet, mixed)
-        del quiet, mixed, column, steps, busy_s  # they hold the arrays' memory
+        del quiet, mixed, column  # they hold the arrays' memory
         self._decode_runs, self._mixed_runs = bytearray(), bytearray()
         self._gaps_s, self._late_gaps_s = bytearray(), array("d")
+
+    def _with_work_of(self, column: Columns, before: StepWork) -> StepWork:
+        """``before`` and what these runs need."""
+        work = self._timer.total_work(*(column[name] for name in WORK_COLUMNS))
+        return StepWork(before.flops + work.flops, before.bytes_moved + work.bytes_moved)
 
     def _fold_gaps(self, quiet: Columns, mixed: Columns) -> None:
         """A decode's gap is that of its step: it had its last token when the step began, unless it paused."""

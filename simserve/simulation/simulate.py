@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import simpy
 
 from simserve.config import EngineOptions
 from simserve.errors import RequestError
-from simserve.hardware import HardwareProfile
+from simserve.hardware import OWN_PRICE, HardwareProfile
 from simserve.latency.pipeline import PipelineTimer
 from simserve.metrics.records import REJECTED, Records, RunDescription, RunTotals
 from simserve.models import ModelSpec
@@ -23,6 +24,7 @@ from simserve.simulation.recorder import Recorder
 from simserve.simulation.replica import Replica, Run, StepObserver
 from simserve.simulation.setup import EngineSetup, prepare
 from simserve.simulation.sources import OpenLoop, Source, Submit
+from simserve.simulation.watching.watcher import ReplicaWatch, Watcher
 from simserve.workload.workload import Workload
 
 Progress = Callable[[int, int, float], None]
@@ -51,12 +53,14 @@ def simulate(
     options: EngineOptions,
     on_progress: Progress | None = None,
     edge: int = 0,
+    watchers: Sequence[Watcher] = (),
 ) -> SimulationResult:
     """Serve ``workload`` on one replica in simulated time. Same input, same result, to the bit.
 
     A :class:`~simserve.simulation.sources.Source` sends requests that depend on the answers to others. A request whose
     prompt cannot fit is recorded as rejected and the others go on. Raises :class:`SimServeError` subclasses for options
     that cannot be honoured (see :func:`simserve.simulation.setup.prepare`, which also tells what an ``edge`` is).
+    ``watchers`` see every run of steps.
     """
     setup = prepare(model, hardware, options, edge)
     env = simpy.Environment()
@@ -65,6 +69,8 @@ def simulate(
     made = Recorder if setup.speculation is None else SpeculativeRecorder
     recorder = made(scheduler, setup.timer, _reporter(on_progress, len(source)))
     observer: StepObserver = recorder if isinstance(source, OpenLoop) else _Answers(recorder, source)
+    if watchers:
+        observer = ReplicaWatch(observer, scheduler, watchers)
     front_end = new_front_end(setup, env, observer)
     counts = Counts()
     replica = new_replica(setup, env, scheduler, front_end or observer, counts)
@@ -122,7 +128,19 @@ def describe(setup: EngineSetup, workload_name: str) -> RunDescription:
         formats=formats.label,
         front_end=setup.options.front_end,
         api_server_count=0 if setup.front_end is None else setup.options.api_server_count or 1,
+        devices=devices,
+        **_power_and_price(hardware),
     )
+
+
+def _power_and_price(hardware: HardwareProfile) -> dict[str, Any]:
+    power, price = hardware.power, hardware.price
+    return {
+        "peak_w": power.peak_w if power else None,
+        "idle_w": power.idle_w if power else None,
+        "usd_per_hour": price.usd_per_hour if price else None,
+        "price_source": price and (price.source if price.source == OWN_PRICE else f"{price.source}, {price.date}"),
+    }
 
 
 class _Answers:

@@ -78,6 +78,7 @@ def prepare_groups(
             raise ConfigError(f"{field}.hardware is not given: name one there, for the whole file, or as --hardware")
         if group.memory_gb is not None:
             own_hardware = own_hardware.with_overrides(int(group.memory_gb * GB))
+        own_hardware = own_hardware.priced(group.usd_per_device_hour)
         own_options = _options(field, group, options)
         try:
             ranks = Ranks(group.data_parallel_size, group.enable_expert_parallel)

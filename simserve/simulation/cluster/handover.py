@@ -16,6 +16,7 @@ from simserve.simulation.cluster.queue import tokens_of
 from simserve.simulation.cluster.routers import Router, pool_of
 from simserve.simulation.cluster.spec import LinkSpec
 from simserve.simulation.replica import Run
+from simserve.simulation.watching.watcher import Watcher
 
 GIGA = 1e9
 
@@ -28,6 +29,8 @@ class Link:
         self.busy_s = 0.0
         self.sent_bytes = 0
         self._free_s = 0.0
+        self.last_send_s = (0.0, 0.0)
+        """From when to when it was taken for what it sent last."""
 
     def send(self, size_bytes: int, earliest_s: float, whole_s: float, last_bytes: float) -> float:
         """When ``size_bytes`` have come over that can start at ``earliest_s``.
@@ -38,6 +41,7 @@ class Link:
         start_s = max(self._free_s, earliest_s)
         end_s = max(start_s + size_bytes * per_byte_s, whole_s + last_bytes * per_byte_s)
         self._free_s = end_s
+        self.last_send_s = start_s, end_s
         self.busy_s += size_bytes * per_byte_s
         self.sent_bytes += size_bytes
         return end_s + self.spec.latency_s
@@ -65,6 +69,8 @@ class Handover:
         self._coming_blocks = dict.fromkeys(self._decode, 0)
         self._instead: Callable[[Request], None] | None = None
         self._answers: dict[Hashable, int] = {}
+        self.watchers: Sequence[Watcher] = ()
+        """Told of each transfer."""
 
     @property
     def waiting_requests(self) -> int:
@@ -191,10 +197,14 @@ class Handover:
         size_bytes = request.input_tokens * source.group.kv_bytes_per_token
         now_s = self._env.now
         if not link.spec.layerwise or now_s > run.sent_s:
-            return link.send(size_bytes, now_s, now_s, 0.0)
-        layers = source.group.setup.model.num_layers
-        first_s = run.last_start_s + (run.end_s - run.last_start_s) / layers
-        return link.send(size_bytes, first_s, now_s, size_bytes / layers)
+            come_s = link.send(size_bytes, now_s, now_s, 0.0)
+        else:
+            layers = source.group.setup.model.num_layers
+            first_s = run.last_start_s + (run.end_s - run.last_start_s) / layers
+            come_s = link.send(size_bytes, first_s, now_s, size_bytes / layers)
+        for watcher in self.watchers:
+            watcher.transferred(f"{source.group.name} to {target.group.name}", request, size_bytes, *link.last_send_s)
+        return come_s
 
     def _arrive(self, request: Request, target: Member, _: simpy.Event) -> None:
         coming = self._coming.get(request.request_id)

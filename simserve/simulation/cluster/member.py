@@ -100,7 +100,7 @@ class Member:
         """Requests it was given and that have not ended, and with how many tokens they count."""
         self.busy_s = 0.0
         self.steps = 0
-        self.failures = 0
+        self.failed_at_s: list[float] = []
         self.wasted_prefill_tokens = 0
         """Prompt tokens computed in steps that ended, for requests that then lost them by a failure."""
         self.lives: list[tuple[float, float | None]] = []
@@ -121,6 +121,11 @@ class Member:
         """``fast/3``: unique in the cluster; ``fast/3.1`` is the second rank of that one."""
         replica, rank = divmod(self.number, self.group.ranks)
         return f"{self.group.name}/{replica}.{rank}" if self.group.ranks > 1 else f"{self.group.name}/{replica}"
+
+    @property
+    def failures(self) -> int:
+        """How often it has failed."""
+        return len(self.failed_at_s)
 
     @property
     def peak_kv_blocks(self) -> int:
@@ -189,7 +194,7 @@ class Member:
 
     def halt(self) -> list[Request]:
         """Fail now: whoever was here, in order of coming in, with the tokens that had come out."""
-        self.failures += 1
+        self.failed_at_s.append(self._env.now)
         requests = self.replica.halt()
         for request in requests:
             self.wasted_prefill_tokens += min(max(request.computed_tokens, 0), request.input_tokens)

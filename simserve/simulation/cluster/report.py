@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from simserve.metrics.bands import Bands
+from simserve.metrics.bill import bill_keys, sum_of
 from simserve.metrics.latency import tpot_s, ttft_s
 from simserve.metrics.records import FINISHED
-from simserve.metrics.result import NOT_LABELS, common_keys
+from simserve.metrics.result import NOT_LABELS, common_keys, tokens_of
 from simserve.metrics.summary import Summary
-from simserve.simulation.cluster.result import ClusterResult
+from simserve.simulation.cluster.result import ClusterResult, MemberResult
 
 Rows = list[dict[str, Any]]
 
@@ -39,13 +40,26 @@ def cluster_object(result: ClusterResult, summary: Summary, bands: Bands) -> Map
         "cached_tokens": totals.cached_tokens,
         "computed_prefill_tokens": totals.computed_prefill_tokens,
         "steps": totals.steps,
+        **total_bill(result, summary),
         **result.figures,
         "bands": bands.basis,
         "groups": group_rows(result),
-        "replicas": [asdict(member) | {"busy_fraction": member.busy_fraction} for member in result.members],
+        "replicas": [replica_row(member) for member in result.members],
         "tenants": tenant_rows(result),
         "autoscaling": [asdict(decision) for decision in result.decisions],
     }
+
+
+def total_bill(result: ClusterResult, summary: Summary) -> dict[str, float | None]:
+    """Energy and money of all replicas, idle and starting ones included."""
+    return bill_keys(sum_of(member.bill for member in result.members), summary.completed, tokens_of(summary))
+
+
+def replica_row(member: MemberResult) -> dict[str, Any]:
+    """One replica: what it did, and what energy and money that took."""
+    row = {key: value for key, value in asdict(member).items() if key != "bill"}
+    tokens = (member.input_tokens, member.output_tokens)
+    return {**row, "busy_fraction": member.busy_fraction, **bill_keys(member.bill, member.finished, tokens)}
 
 
 def group_rows(result: ClusterResult) -> Rows:
@@ -64,6 +78,11 @@ def group_rows(result: ClusterResult) -> Rows:
                 "busy_fraction": sum(member.busy_s for member in members) / alive_s if alive_s else 0.0,
                 "failures": sum(member.failures for member in members),
                 **labels,
+                **bill_keys(
+                    sum_of(member.bill for member in members),
+                    sum(member.finished for member in members),
+                    (sum(member.input_tokens for member in members), sum(member.output_tokens for member in members)),
+                ),
             }
         )
     return rows

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from simserve.metrics.bill import Bill, bill_for, full_load_s
 from simserve.metrics.records import FINISHED, Records, RunDescription, RunTotals
 from simserve.simulation.cluster.autoscaler import ScalingDecision
 from simserve.simulation.cluster.member import Member
@@ -20,7 +21,10 @@ from simserve.simulation.simulate import describe
 if TYPE_CHECKING:
     from simserve.simulation.cluster.simulate import Cluster
 
-SUMMED = ("busy_s", "steps", "computed_prefill_tokens", "flops", "bytes_moved", "mean_running_requests")
+SUMMED = (
+    "busy_s", "steps", "computed_prefill_tokens", "flops", "bytes_moved", "mean_running_requests", "mixed_busy_s",
+    "mixed_flops", "mixed_bytes_moved",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,9 @@ class MemberResult:
     peak_kv_blocks: int
     kv_blocks: int
     failures: int
+    failed_at_s: tuple[float, ...]
     wasted_prefill_tokens: int
+    bill: Bill
 
     @property
     def busy_fraction(self) -> float:
@@ -72,14 +78,18 @@ def result_of(cluster: Cluster, workload_name: str) -> ClusterResult:
     records, places = merged_records(cluster.recorders)
     totals = _totals(cluster, records)
     finished = records.status == FINISHED
+    descriptions = tuple(describe(group.setup, workload_name) for group in cluster.groups)
+    loads = _loads(cluster, records, descriptions)
     end_s = float(np.nanmax(records.finish_s, initial=0.0))
     return ClusterResult(
         records=records,
         places=places,
         totals=totals,
-        members=tuple(_member(member, records, places, finished, end_s) for member in cluster.members),
+        members=tuple(
+            _member(member, records, places, finished, end_s, *loads[member.group.name]) for member in cluster.members
+        ),
         group_names=tuple(group.name for group in cluster.groups),
-        descriptions=tuple(describe(group.setup, workload_name) for group in cluster.groups),
+        descriptions=descriptions,
         tenants=cluster.spec.tenants,
         decisions=tuple(decision for scaler in cluster.autoscalers for decision in scaler.decisions),
         router=cluster.spec.router.policy,
@@ -101,22 +111,47 @@ def _totals(cluster: Cluster, records: Records) -> RunTotals:
     )
 
 
-def _member(member: Member, records: Records, places: Places, finished: np.ndarray, end_s: float) -> MemberResult:
+def _loads(
+    cluster: Cluster, records: Records, descriptions: Sequence[RunDescription]
+) -> dict[str, tuple[RunDescription, float]]:
+    """What each group is, and the share of its busy time for which its devices were worth one at full load."""
+    loads = {}
+    for group, recorder, description in zip(cluster.groups, cluster.recorders, descriptions, strict=True):
+        totals = recorder.totals(records)
+        full_s = full_load_s(totals, description)
+        loads[group.name] = description, full_s / totals.busy_s if totals.busy_s else 0.0
+    return loads
+
+
+def _member(
+    member: Member,
+    records: Records,
+    places: Places,
+    finished: np.ndarray,
+    end_s: float,
+    description: RunDescription,
+    load: float,
+) -> MemberResult:
+    """Its energy is by the ``load`` of its group's steps, which are noted for all of its members together."""
     own = finished & (places.member == member.index)
     lives = [(start_s, end_s if until_s is None else until_s) for start_s, until_s in member.lives]
+    alive_s = sum(max(min(until_s, end_s) - start_s, 0.0) for start_s, until_s in lives)
+    devices = member.group.devices  # its own: a description has those of all ranks that step together
     return MemberResult(
         name=member.name,
         group=member.group.name,
         hardware=member.group.setup.hardware.name,
-        devices=member.group.devices,
+        devices=devices,
         finished=int(own.sum()),
         input_tokens=int(records.input_tokens[own].sum()),
         output_tokens=int(records.output_tokens[own].sum()),
         steps=member.steps,
         busy_s=member.busy_s,
-        alive_s=sum(max(min(until_s, end_s) - start_s, 0.0) for start_s, until_s in lives),
+        alive_s=alive_s,
         peak_kv_blocks=member.peak_kv_blocks,
         kv_blocks=member.group.setup.limits.num_blocks,
         failures=member.failures,
+        failed_at_s=tuple(member.failed_at_s),
         wasted_prefill_tokens=member.wasted_prefill_tokens,
+        bill=bill_for(replace(description, devices=devices), alive_s, member.busy_s, member.busy_s * load),
     )

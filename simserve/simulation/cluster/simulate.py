@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -28,6 +29,7 @@ from simserve.simulation.features.counts import Counts
 from simserve.simulation.lockstep import LockStep
 from simserve.simulation.simulate import Progress
 from simserve.simulation.sources import OpenLoop, Source
+from simserve.simulation.watching.watcher import MemberWatch, Watcher
 from simserve.workload.workload import Workload
 
 
@@ -50,15 +52,21 @@ def simulate_cluster(
     on_progress: Progress | None = None,
     edge: int = 0,
     observers: tuple[MemberObserver, ...] = (),
+    watchers: Sequence[Watcher] = (),
 ) -> ClusterResult:
     """Serve ``workload`` on the cluster ``spec`` in simulated time. Same input, same result, to the bit.
 
-    ``observers`` see what every member does. Raises :class:`simserve.errors.SimServeError` subclasses in one sentence
-    that names the field of what cannot be honoured; for ``edge`` see :func:`simserve.simulation.setup.prepare`.
+    ``observers`` see what every member does, ``watchers`` transfers as well. Raises
+    :class:`simserve.errors.SimServeError` subclasses in one sentence that names the field of what cannot be honoured;
+    for ``edge`` see :func:`simserve.simulation.setup.prepare`.
     """
     groups = prepare_groups(spec, defaults.model, defaults.hardware, defaults.options, edge)
     source = OpenLoop(workload) if isinstance(workload, Workload) else workload
     cluster = Cluster(spec, groups, source, on_progress)
+    if watchers:
+        observers += (MemberWatch(watchers),)
+        if cluster.handover is not None:
+            cluster.handover.watchers = watchers
     for member in cluster.members:
         for observer in observers:
             member.observe(observer)

@@ -43,6 +43,8 @@ class GroupSpec(Section):
     pipeline_parallel_size: Count | None = None
     data_parallel_size: Count = 1
     enable_expert_parallel: bool = False
+    usd_per_device_hour: Positive | None = None
+    """What its user pays; None: the profile's dated price."""
     weight: Positive = 1.0
     """Share of the requests of each replica, under router ``weighted``."""
     engine: dict[str, Any] = {}

@@ -96,6 +96,11 @@ NGRAM = '{"method": "ngram", "num_speculative_tokens": 3, "acceptance": 0.5}'
 FEATURES = [
     EngineOptions(num_gpu_blocks=60, max_num_seqs=16, pipeline_parallel_size=2),
     EngineOptions(num_gpu_blocks=60, max_num_seqs=16, kv_offloading_size=1.0),
+    EngineOptions(
+        num_gpu_blocks=60,
+        max_num_seqs=16,
+        speculative_config={"method": "ngram", "num_speculative_tokens": 3, "acceptance": 0.6},
+    ),
     EngineOptions(num_gpu_blocks=60, max_num_seqs=16, front_end="2:10:300"),
     EngineOptions(num_gpu_blocks=60, max_num_seqs=16, speculative_config=NGRAM),
 ]
