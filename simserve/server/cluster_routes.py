@@ -15,7 +15,7 @@ from simserve.server.models import ModelPool
 from simserve.server.protocol import parse
 from simserve.server.same_origin import check_same_origin
 
-NAME = r"{name:[^/]+/\d+}"
+NAME = r"{name:[^/]+/\d+(?:\.\d+)?}"
 
 
 class KillReplica(BaseModel):

@@ -143,24 +143,34 @@ class LiveCluster(Cluster):
         return True
 
     def revive(self, member: Member) -> bool:
-        """Have ``member`` ready now, whatever it was; False if it is there, or on its way by itself."""
+        """Have ``member`` ready now, whatever it was, with its mates.
+
+        False if it is there, or on its way by itself.
+        """
         if member.state in (State.READY, State.STARTING):
             return False
-        if member.state is State.STOPPED:
-            member.take_devices()
-        member.state = State.READY
+        for mate in member.mates:
+            if mate.state is State.STOPPED:
+                mate.take_devices()
+            mate.state = State.READY
         if self.handover is not None and member.group.spec.role == "decode":
             self.handover.resume()
         self.gateway.members_changed()
         return True
 
     def drain(self, member: Member) -> bool:
-        """Give ``member`` no more requests, and stop it once it has ended those it has; False if it is not ready."""
+        """Give ``member`` and its mates no more requests, and stop each once it has ended those it has.
+
+        False if it is not ready.
+        """
         if member.state is not State.READY:
             return False
-        member.state = State.DRAINING
+        for mate in member.mates:
+            if mate.state is State.READY:
+                mate.state = State.DRAINING
         self.gateway.members_changed()
-        self._stop_if_drained(member)
+        for mate in member.mates:
+            self._stop_if_drained(mate)
         return True
 
     # What a member tells those who observe it.
