@@ -80,13 +80,13 @@ def result_of(cluster: Cluster, workload_name: str) -> ClusterResult:
     finished = records.status == FINISHED
     descriptions = tuple(describe(group.setup, workload_name) for group in cluster.groups)
     loads = _loads(cluster, records, descriptions)
-    end_s = float(np.nanmax(records.finish_s, initial=0.0))
+    run = float(records.arrival_s.min(initial=np.inf)), float(np.nanmax(records.finish_s, initial=0.0))
     return ClusterResult(
         records=records,
         places=places,
         totals=totals,
         members=tuple(
-            _member(member, records, places, finished, end_s, *loads[member.group.name]) for member in cluster.members
+            _member(member, records, places, finished, run, *loads[member.group.name]) for member in cluster.members
         ),
         group_names=tuple(group.name for group in cluster.groups),
         descriptions=descriptions,
@@ -128,14 +128,18 @@ def _member(
     records: Records,
     places: Places,
     finished: np.ndarray,
-    end_s: float,
+    run: tuple[float, float],
     description: RunDescription,
     load: float,
 ) -> MemberResult:
-    """Its energy is by the ``load`` of its group's steps, which are noted for all of its members together."""
+    """Its devices are taken from the first arrival on at the earliest, to the end of the ``run``, as a lone engine's.
+
+    Its energy is by the ``load`` of its group's steps, which are noted for all of its members together.
+    """
+    begin_s, end_s = run
     own = finished & (places.member == member.index)
     lives = [(start_s, end_s if until_s is None else until_s) for start_s, until_s in member.lives]
-    alive_s = sum(max(min(until_s, end_s) - start_s, 0.0) for start_s, until_s in lives)
+    alive_s = sum(max(min(until_s, end_s) - max(start_s, begin_s), 0.0) for start_s, until_s in lives)
     devices = member.group.devices  # its own: a description has those of all ranks that step together
     return MemberResult(
         name=member.name,
