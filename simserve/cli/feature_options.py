@@ -7,6 +7,8 @@ import argparse
 
 def add_feature_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of KV tiers and speculative decoding."""
+    from simserve.cli.options import number
+
     group = parser.add_argument_group(
         "KV tiers", "Where prefixes are kept beside the device; docs/replica_features.md."
     )
@@ -18,7 +20,7 @@ def add_feature_arguments(parser: argparse.ArgumentParser) -> None:
         ("--kv-disk-bandwidth", "GB/S", "of the disk, which reads and writes share (6.5)"),
         ("--kv-disk-latency-us", "US", "until it begins to read or write (100)"),
     ):
-        group.add_argument(flag, type=float, metavar=unit, help=meaning)
+        group.add_argument(flag, type=number, metavar=unit, help=meaning)
     group = parser.add_argument_group("speculative decoding", "What is accepted is stated; docs/replica_features.md.")
     group.add_argument(
         "--speculative-config",

@@ -7,13 +7,13 @@ from functools import lru_cache
 from typing import NoReturn
 
 from simserve.cli.options import number, tokens, whole_number
-from simserve.cli.simulate import add_arguments, simulated
+from simserve.cli.simulate import add_arguments, price, simulated
 from simserve.errors import ConfigError
 from simserve.metrics.result import Result
 from simserve.sweep.facts import flat
 from simserve.sweep.settings import Settings, arguments
 
-OF_ONE_RUN = ("help", "json", "out")
+OF_ONE_RUN = ("help", "json", "out", "bill", "trace_out", "trace_limit", "timeline")
 """Options of ``simulate`` that are about its output, not about what is simulated."""
 
 
@@ -34,7 +34,9 @@ def parsed(settings: Settings) -> argparse.Namespace:
     """``settings`` as options of ``simserve simulate``; raises :class:`ConfigError` for one that it does not have."""
     for name in settings:
         if name not in setting_names():
-            raise ConfigError(f"simserve simulate has no option --{name.replace('_', '-')}, so it cannot be a setting")
+            raise ConfigError(
+                f"--{name.replace('_', '-')} is no option of simserve simulate that changes a run; leave it out"
+            )
     return _parser().parse_args(arguments(settings))
 
 
@@ -42,7 +44,7 @@ def parsed(settings: Settings) -> argparse.Namespace:
 def setting_names() -> dict[str, bool]:
     """What a run can be told, by the names of options, and whether that is a number."""
     return {
-        option.lstrip("-").replace("-", "_"): action.type in (number, whole_number, tokens)
+        option.lstrip("-").replace("-", "_"): action.type in (number, whole_number, tokens, price)
         or action.metavar == "N|DISTRIBUTION"
         for action in _parser()._actions
         if action.dest not in OF_ONE_RUN

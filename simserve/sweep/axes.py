@@ -104,8 +104,12 @@ def axis_values(name: str, axis: Axis, rng: np.random.Generator) -> list[Value]:
 def parse_axis(name: str, text: str, numeric: bool) -> list[Value]:
     """Values as on a command line: ``A100,NPU``, and for a ``numeric`` setting also ``1:20:1`` (first:last:step).
 
+    A JSON object is one value, whatever commas are in it; several of them need a spec file.
+
     Raises :class:`ConfigError` for a range that is none.
     """
+    if text.startswith("{"):
+        return [text]
     found = RANGE.fullmatch(text) if numeric else None
     if found is None:
         return [_as_value(part) for part in split_list(text)]

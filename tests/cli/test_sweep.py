@@ -19,6 +19,8 @@ import pandas as pd
 import pytest
 
 from simserve.cli.main import main
+from simserve.cli.settings import parsed, setting_names
+from simserve.errors import ConfigError
 
 SMALL = ["--model", "meta-llama/Llama-3.1-8B-Instruct", "--synthetic", "--num-prompts", "30", "--input-len", "64",
          "--output-len", "16"]  # fmt: skip
@@ -27,6 +29,27 @@ LATENCIES = ["p99_ttft_ms", "p99_tpot_ms", "output_throughput"]
 
 def table(folder: Path) -> pd.DataFrame:
     return pd.read_csv(folder / "results.csv")
+
+
+@pytest.mark.parametrize("option", ["--timeline", "--trace-out", "--trace-limit", "--bill", "--json"])
+def test_what_is_about_one_run_is_no_setting(option: str) -> None:
+    name = option.lstrip("-").replace("-", "_")
+    assert name not in setting_names()
+    with pytest.raises(ConfigError, match=f"{option} is no option of simserve simulate that changes a run"):
+        parsed({name: "x"})
+
+
+def test_features_of_replicas_are_settings(tmp_path: Path) -> None:
+    drafts = '{"method": "ngram", "num_speculative_tokens": 2, "acceptance": [0.8, 0.6]}'
+    sizes = ["--hardware", "A100", "--kv-offloading-size", "1:2:1", "--speculative-config", drafts]
+    stages = ["--pipeline-parallel-size", "1,2", "--num-prompts", "20"]
+    assert main(["sweep", *SMALL, *sizes, "--out", str(tmp_path / "features"), "--jobs", "1"]) == 0
+    assert main(["sweep", *SMALL, "--hardware", "A100", *stages, "--out", str(tmp_path / "stages"), "--jobs", "1"]) == 0
+    features, stages_rows = table(tmp_path / "features"), table(tmp_path / "stages")
+    assert features.kv_offloading_size.tolist() == [1, 2]
+    assert features.spec_mean_acceptance_length.between(1, 3).all()
+    assert stages_rows.pipeline_parallel_size.tolist() == [1, 2]
+    assert stages_rows.device_hours[1] > stages_rows.device_hours[0], "two devices for as long or longer"
 
 
 def test_options_with_several_values_are_axes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
