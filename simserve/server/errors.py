@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
 
 import orjson
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 from aiohttp.web_exceptions import HTTPException, HTTPMethodNotAllowed, HTTPRequestEntityTooLarge
 
 from simserve.errors import EngineError, OverloadedError, ReplicaError, SimServeError
@@ -16,8 +17,7 @@ from simserve.server.secrecy import without_keys
 
 log = logging.getLogger("simserve.server")
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Middleware = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
+__all__ = ["ApiError", "Handler", "Middleware"]
 
 
 class ApiError(Exception):

@@ -126,8 +126,8 @@ class Routes:
                 ended = await stream_answer(request, response, body, envelope, plan, streams, deadline_s)
             else:
                 pairs = zip(plan.choices, streams, strict=True)
-                ended = await together([whole_answer(choice, stream) for choice, stream in pairs])
-                response = _whole_response(envelope, plan, ended)
+                ended = answers = await together([whole_answer(choice, stream) for choice, stream in pairs])
+                response = _whole_response(envelope, plan, answers)
         service.answered(*longest_choices(plan, ended))
         if ended:
             output_tokens = sum(one.tokens for one in ended)

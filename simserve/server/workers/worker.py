@@ -11,6 +11,7 @@ import logging
 import pickle
 import signal
 import sys
+from collections.abc import Sequence
 
 from simserve.errors import SimServeError
 from simserve.server.limits import Drain
@@ -50,7 +51,8 @@ async def _work(engines: str, operator: str, settings: Settings) -> int:
     rates, failures = RemoteRates(link), RemoteFailures(settings.failures, link)
     server, relay = settings.server, Relay(operator, drain)
     link.http = relay.http
-    for name in settings.models.preload or [None]:
+    preload: Sequence[str | None] | None = settings.models.preload
+    for name in [None] if preload is None else preload:
         async with models.use(name):
             pass  # now its tokenizer is here, too
     async with listening(models, server.host, server.port, settings, drain, rates, failures, relay, shared=True):
