@@ -282,7 +282,7 @@ class Scheduler(ABC):
             self._prefilling.remove(request)
             if tokens == 1 and context >= request.input_tokens and not self.alternates:
                 self._decoding.join(request, plan.index)
-                plan.returning.append(request)
+                plan.add_returning(request)
                 request.returned_step = plan.index
                 return
         request.computed_tokens = context + tokens
@@ -310,7 +310,7 @@ class Scheduler(ABC):
             elif victim in plan.returning:
                 plan.returning.remove(victim)
             else:
-                plan.pausing.append(victim)
+                plan.add_pausing(victim)
         elif victim in self._prefilling:
             self._prefilling.remove(victim)
         self._release(victim, may_return=True, unhashed_tokens=unhashed)
@@ -318,7 +318,7 @@ class Scheduler(ABC):
         victim.computed_tokens = 0
         victim.preemptions += 1
         self.waiting.push_front(victim)
-        plan.preempted.append(victim)
+        plan.add_preempted(victim)
 
     def _decodes_now(self) -> list[Request]:
         """Who may get a token from the step being planned, in order of admission."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from simserve.scheduling.plan import StepPlan
+from simserve.scheduling.plan import NONE, StepPlan
 from simserve.scheduling.request import Request
 from simserve.scheduling.scheduler import Options, Scheduler, SchedulerLimits
 from simserve.scheduling.waiting import KeyedQueue
@@ -46,7 +46,7 @@ class VllmV1(Scheduler):
         decoding = self._decoding
         for request in self._starved:
             decoding.join(request, plan.index)
-            plan.returning.append(request)
+            plan.add_returning(request)
             request.returned_step = plan.index
         self._starved = []
         chunks = [(request, self._wanted(request, request.computed_tokens)) for request in self._prefilling]
@@ -94,8 +94,8 @@ class VllmV1(Scheduler):
         decodes = self._decodes_now()
         for request in decodes:
             self._decoding.leave(request, plan.index)
-        walk = _Walk(list(self.running.values()), dict.fromkeys(decodes), plan.returning, budget)
-        plan.returning = []
+        walk = _Walk(list(self.running.values()), dict.fromkeys(decodes), list(plan.returning), budget)
+        plan.returning = NONE
         while walk.index < len(walk.order) and walk.budget > 0:
             request = walk.order[walk.index]
             tokens = self._wanted_now(request, walk)
@@ -105,7 +105,9 @@ class VllmV1(Scheduler):
                 self._serve(plan, request, tokens, walk)
             walk.index += 1
         self._starved = list(walk.ready)
-        plan.pausing += [request for request in walk.ready if request not in walk.late]
+        for request in walk.ready:
+            if request not in walk.late:
+                plan.add_pausing(request)
         return walk.budget
 
     def _wanted_now(self, request: Request, walk: _Walk) -> int:
@@ -124,7 +126,7 @@ class VllmV1(Scheduler):
         del walk.ready[request]
         self._decoding.join(request, plan.index)
         if request in walk.late:
-            plan.returning.append(request)
+            plan.add_returning(request)
             request.returned_step = plan.index
 
     def _room_for(self, plan: StepPlan, request: Request, tokens: int, walk: _Walk) -> bool:
@@ -142,7 +144,7 @@ class VllmV1(Scheduler):
                     unhashed = self._unhashed_tokens(victim)
                 del walk.ready[victim]
                 if victim not in walk.late:
-                    plan.pausing.append(victim)
+                    plan.add_pausing(victim)
             self.preempt(plan, victim, unhashed)
             if victim is request:
                 return False
@@ -160,7 +162,7 @@ class VllmV1(Scheduler):
             if returning:
                 plan.returning.remove(victim)
             else:
-                plan.pausing.append(victim)
+                plan.add_pausing(victim)
             return 1
         given = next((chunk for chunk in plan.chunks if chunk.request is victim), None)
         if given is None:
