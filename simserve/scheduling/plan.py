@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, cast
 
-from simserve.scheduling.request import Request
-
-
-NONE = cast(list[Any], ())
-"""What lists of a plan are before anything is added: most stay so, and a plan is made at every step."""
+from simserve.scheduling.request import NONE, Request
 
 
 class PrefillChunk:

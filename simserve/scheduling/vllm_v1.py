@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from simserve.scheduling.plan import NONE, StepPlan
-from simserve.scheduling.request import Request
+from simserve.scheduling.plan import StepPlan
+from simserve.scheduling.request import NONE, Request
 from simserve.scheduling.scheduler import Options, Scheduler, SchedulerLimits
 from simserve.scheduling.waiting import KeyedQueue
 
@@ -27,6 +27,8 @@ class VllmV1(Scheduler):
         "scheduling_policy": "fcfs",
         "watermark": 0.0,
     }
+
+    __slots__ = ()
 
     def plan(self, plan: StepPlan) -> None:
         budget = self.limits.max_num_batched_tokens
@@ -75,7 +77,7 @@ class VllmV1(Scheduler):
         blocks. As nobody before the current one is touched, what comes out is the shortest tail that must go.
         """
         while blocks > self.blocks.free_blocks:
-            _, victim = self.running.popitem(last=True)
+            _, victim = self.running.popitem()
             if victim.decode_offset is not None:
                 blocks -= self._decoding.needs_block(victim, plan.index)
                 needed -= 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 
 import numpy as np
@@ -37,7 +37,7 @@ class Processes:
         self.busy_s += work_s / self._count
         return begin_s + work_s
 
-    def spread(self, times_s: Floats | list[float], work_s: float, apart_s: float) -> float | Floats:
+    def spread(self, times_s: Floats | Sequence[float], work_s: float, apart_s: float) -> float | Floats:
         """How long after each of ``times_s``, ``apart_s`` apart at least, the ``work_s`` that comes then is done.
 
         All processes share it. One number where it is the same for all.

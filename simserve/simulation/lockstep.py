@@ -30,7 +30,7 @@ class Bell:
         self._alarm.set(time_s)
 
     def call_off(self) -> None:
-        self._alarm = Alarm(self._env, self._on_ring, before_others=False)
+        self._alarm = Alarm(self._env, (self._on_ring,), before_others=False)
 
     def _on_ring(self, event: simpy.Event) -> None:
         if event is self._alarm:

@@ -7,7 +7,7 @@ pass before anything happens. A request that arrives in the middle shortens the 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from itertools import accumulate
 from typing import Protocol
 
@@ -42,10 +42,10 @@ class Run:
         self.durations_s = durations_s
         self.lag_s = 0.0
         self.gaps_s: Floats | list[float] | None = None
-        self.ends_s: Floats | list[float]
+        self.ends_s: Floats | Sequence[float]
         if len(durations_s) == 1:
             end_s = self.end_s = start_s + durations_s[0]
-            self.ends_s = [end_s]
+            self.ends_s = (end_s,)
         elif isinstance(durations_s, list):
             self.ends_s = list(accumulate(durations_s, initial=start_s))[1:]
             self.last_start_s, self.end_s = self.ends_s[-2:]
@@ -85,6 +85,11 @@ class Replica:
     a machine that may fail, which has to know whose tokens a step would have brought.
     """
 
+    __slots__ = (
+        "_aborting", "_async", "_env", "_list_decodes", "_may_halt", "_observer", "_on_rings", "_overtaken", "_planned",
+        "_run", "_scheduler", "_sent_s", "_timer", "_wake", "most_repeats",
+    )  # fmt: skip
+
     def __init__(
         self,
         env: simpy.Environment,
@@ -109,6 +114,7 @@ class Replica:
         self._run: Run | None = None
         self._planned: StepPlan | None = None
         self._aborting: list[Hashable] = []
+        self._on_rings = (self._on_wake,)
         self._wake = self._new_alarm()
         self._sent_s = 0.0
         """When clients got the tokens of the last run."""
@@ -200,7 +206,7 @@ class Replica:
         return lost
 
     def _new_alarm(self) -> Alarm:
-        return Alarm(self._env, self._on_wake, before_others=False)
+        return Alarm(self._env, self._on_rings, before_others=False)
 
     def _on_wake(self, event: simpy.Event) -> None:
         if event is not self._wake:

@@ -35,7 +35,7 @@ class Loads:
         self._staleness_s = staleness_s
         self._reports = 0
         """As many multiples of the time between reports have passed when the next one comes."""
-        self._report = Alarm(env, self._on_report, before_others=True)
+        self._report = Alarm(env, (self._on_report,), before_others=True)
         if staleness_s:
             self.seen_request_counts = array("d", bytes(8 * members))
             self.seen_requests, self.seen_tokens = np.frombuffer(self.seen_request_counts), np.zeros(members)

@@ -96,8 +96,8 @@ class Member:
         mates.append(self)
         self.handover: Handover | None = None
         """Where requests go after their first token."""
-        self.held: dict[Hashable, tuple[Request, int]] = {}
-        """Requests it was given and that have not ended, and with how many tokens they count."""
+        self.held: dict[Hashable, int] = {}
+        """Ids of requests it was given and that have not ended, and with how many tokens they count."""
         self.busy_s = 0.0
         self.steps = 0
         self.failed_at_s: list[float] = []
