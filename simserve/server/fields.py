@@ -38,7 +38,7 @@ class Fields(BaseModel):
 
 def contradiction(field: str, sentence: str) -> PydanticCustomError:
     """What a validator of a whole body raises about ``field``; :func:`first_problem` names it."""
-    return PydanticCustomError(field, sentence)  # type: ignore[arg-type]
+    return PydanticCustomError(field, sentence)
 
 
 def first_problem(error: ValidationError) -> ApiError:

@@ -37,6 +37,7 @@ from simserve.server.plans import (
     Counting,
     Cut,
     Plan,
+    ReadsTokens,
     Tells,
     as_it_is,
     check_limit,
@@ -55,7 +56,7 @@ from simserve.workload import render_chat
 INLINE_ANSWER_TOKENS = 2_000
 
 
-class Tokenizer(Protocol):
+class Tokenizer(ReadsTokens, Protocol):
     """What the planner needs of a tokenizer."""
 
     @property
@@ -67,10 +68,6 @@ class Tokenizer(Protocol):
 
     def split(self, text: str) -> tuple[list[int], list[str]]:
         """The token ids of ``text`` and the stretch of it that each stands for."""
-        ...
-
-    def text_of(self, token_ids: Sequence[int]) -> str:
-        """The text of ``token_ids``, as far as they are known."""
         ...
 
     def token_bytes(self, token_id: int) -> bytes:
@@ -107,6 +104,7 @@ class SimulatedPlanner(Counting):
     """
 
     unsupported = SIMULATED
+    _tokenizer: Tokenizer
 
     def __init__(
         self,
