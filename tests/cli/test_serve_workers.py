@@ -160,6 +160,12 @@ def response(server: Server, method: str, path: str, body: dict[str, Any] | None
             return error.code, json.loads(error.read())
 
 
+def test_a_load_report_is_of_the_parent_s_engine(server: Server) -> None:
+    body, asked = {"prompt": "x", "max_tokens": 3}, {"endpoint-load-metrics-format": "TEXT"}
+    told = ask(server, "/v1/completions", body, **asked)[1]["endpoint-load-metrics"]
+    assert told.startswith("TEXT named_metrics.kv_cache_usage_perc=")
+
+
 def test_a_response_is_known_to_all_workers(server: Server) -> None:
     number = response(server, "POST", "", {"input": "Hello", "max_output_tokens": 9})[1]["id"]
     for _ in range(8):

@@ -269,6 +269,10 @@ class RemoteModels:
         report: Json = await self._link.call("report")
         return report
 
+    async def engine_load(self, name: str | None) -> dict[str, float]:
+        load: dict[str, float] = await self._link.call("engine_load", name)
+        return load
+
     async def states(self) -> list[Json]:
         states: list[Json] = await self._link.call("states")
         return states
