@@ -34,6 +34,7 @@ class Request:
     empty means that nobody else has this prompt. Of two waiting requests, under
     a priority policy, the one with the smaller ``priority`` goes first. Requests of one ``session`` come from one user,
     those of one ``tenant`` are paid for by one; only routers look at these.
+    ``adapter`` is the number of the LoRA adapter that it asks for, 0 for none.
 
     What is not an argument is progress, written by the scheduler, or a time, written by whoever runs the plans. While
     ``decode_offset`` is set, ``computed_tokens`` and ``produced_tokens`` stand still: the decode set knows better.
@@ -42,7 +43,7 @@ class Request:
     """
 
     __slots__ = (
-        "admission", "allocated_tokens", "arrival_s", "cached_tokens", "computed_tokens", "decode_offset",
+        "adapter", "admission", "allocated_tokens", "arrival_s", "cached_tokens", "computed_tokens", "decode_offset",
         "finish_s", "first_token_s", "input_tokens", "joined_step", "last_step", "last_token_s",
         "left_behind", "moved_tokens", "number", "output_tokens", "preemptions", "priority", "produced_tokens",
         "received_tokens", "request_id", "retries", "returned_step", "scheduled_s", "session", "status", "tenant",
@@ -69,7 +70,7 @@ class Request:
         self.unit_tokens = unit_tokens
         self.priority = priority
         self.session = session
-        self.tenant = self.retries = self.moved_tokens = self.received_tokens = 0
+        self.adapter = self.tenant = self.retries = self.moved_tokens = self.received_tokens = 0
         self.status = WAITING
         self.computed_tokens = self.allocated_tokens = self.produced_tokens = self.cached_tokens = 0
         self.preemptions = self.number = self.admission = 0

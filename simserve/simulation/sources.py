@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import simpy
 
-from simserve.errors import WorkloadError
+from simserve.errors import ConfigError, WorkloadError
 from simserve.scheduling import Request
 from simserve.simulation.arrivals import Alarm, Moment
+from simserve.workload.adapters import units_of_adapter
 from simserve.workload.sessions import Sessions
 from simserve.workload.workload import Workload
 
@@ -51,6 +52,7 @@ class OpenLoop:
 
     def __init__(self, workload: Workload) -> None:
         self.name = workload.name
+        self.has_adapters = workload.adapters is not None
         self._workload = workload
 
     def __len__(self) -> int:
@@ -96,6 +98,7 @@ class ClosedLoop:
         if not 0 <= stagger_s < float("inf"):
             raise WorkloadError(f"users cannot come over {stagger_s:g} seconds; give 0 or more")
         self.name = workload.name
+        self.has_adapters = workload.adapters is not None
         self._workload = workload
         self._users = min(users, len(workload))
         self._think_s = np.broadcast_to(think_s, len(workload))
@@ -138,6 +141,7 @@ class Conversations:
         if users is not None and users < 1:
             raise WorkloadError(f"{users} users hold no conversations; give at least 1")
         self.name = sessions.name
+        self.has_adapters = sessions.adapters is not None
         self._sessions = sessions
         self._users = users
         self._session_of = np.repeat(np.arange(len(sessions.start_s)), np.diff(sessions.offsets))
@@ -198,6 +202,8 @@ class Conversations:
             unit_tokens=sessions.unit_tokens,
             session=int(self._session_of[turn]),
         )
+        if sessions.adapters is not None:
+            ask_for_adapter(request, int(sessions.adapters[self._session_of[turn]]))
         self._submit(request)
 
 
@@ -212,8 +218,32 @@ def end_s(request: Request, env: simpy.Environment) -> float:
     return finish_s if finish_s == finish_s else float(env.now)  # NaN is not equal to itself
 
 
+def check_adapters(source: Source, may_ask: bool) -> None:
+    """Raise :class:`ConfigError` if requests of ``source`` ask for adapters and engines have none."""
+    if getattr(source, "has_adapters", False) and not may_ask:
+        raise ConfigError(f"requests of {source.name} ask for LoRA adapters: add --enable-lora to every engine")
+
+
+def ask_for_adapter(request: Request, adapter: int) -> None:
+    """Give ``request`` the adapter of that number, 0 for none; it shares its prompt with those of the same alone."""
+    request.adapter = adapter
+    if adapter:
+        request.units = units_of_adapter(request.units, adapter)
+
+
 def requests_of(workload: Workload) -> Iterator[Request]:
     """Rows as requests, made as they are needed."""
+    rows = _plain_requests_of(workload)
+    return rows if workload.adapters is None else _with_adapters(rows, workload.adapters)
+
+
+def _with_adapters(requests: Iterator[Request], adapters: npt.NDArray[np.int64]) -> Iterator[Request]:
+    for request, adapter in zip(requests, adapters.tolist(), strict=True):
+        ask_for_adapter(request, adapter)
+        yield request
+
+
+def _plain_requests_of(workload: Workload) -> Iterator[Request]:
     prefix = workload.prefix
     for start in range(0, len(workload), ROWS_PER_BATCH):
         rows = slice(start, start + ROWS_PER_BATCH)
