@@ -34,7 +34,6 @@ class Request:
     empty means that nobody else has this prompt. Of two waiting requests, under
     a priority policy, the one with the smaller ``priority`` goes first. Requests of one ``session`` come from one user,
     those of one ``tenant`` are paid for by one; only routers look at these.
-    ``adapter`` is the number of the LoRA adapter that it asks for, 0 for none.
 
     What is not an argument is progress, written by the scheduler, or a time, written by whoever runs the plans. While
     ``decode_offset`` is set, ``computed_tokens`` and ``produced_tokens`` stand still: the decode set knows better.
@@ -43,12 +42,15 @@ class Request:
     """
 
     __slots__ = (
-        "adapter", "admission", "allocated_tokens", "arrival_s", "cached_tokens", "computed_tokens", "decode_offset",
+        "admission", "allocated_tokens", "arrival_s", "cached_tokens", "computed_tokens", "decode_offset",
         "finish_s", "first_token_s", "input_tokens", "joined_step", "last_step", "last_token_s",
         "left_behind", "moved_tokens", "number", "output_tokens", "preemptions", "priority", "produced_tokens",
         "received_tokens", "request_id", "retries", "returned_step", "scheduled_s", "session", "status", "tenant",
         "unit_runs", "unit_tokens", "units",
     )  # fmt: skip
+
+    adapter: int = 0
+    """The number of the LoRA adapter that it asks for; see :class:`AdapterRequest`."""
 
     def __init__(
         self,
@@ -70,7 +72,7 @@ class Request:
         self.unit_tokens = unit_tokens
         self.priority = priority
         self.session = session
-        self.adapter = self.tenant = self.retries = self.moved_tokens = self.received_tokens = 0
+        self.tenant = self.retries = self.moved_tokens = self.received_tokens = 0
         self.status = WAITING
         self.computed_tokens = self.allocated_tokens = self.produced_tokens = self.cached_tokens = 0
         self.preemptions = self.number = self.admission = 0
@@ -116,3 +118,34 @@ class Request:
 
     def __repr__(self) -> str:
         return f"Request({self.request_id!r}, in={self.input_tokens}, out={self.produced_tokens}/{self.output_tokens})"
+
+
+class AdapterRequest(Request):
+    """One that may ask for the LoRA adapter of a number from 1 up; others do without the place for it."""
+
+    __slots__ = ("adapter",)
+
+    def __init__(
+        self,
+        request_id: Hashable,
+        input_tokens: int,
+        output_tokens: int,
+        *,
+        arrival_s: float = 0.0,
+        units: Sequence[int] = (),
+        unit_tokens: int = 0,
+        priority: int = 0,
+        session: Hashable = None,
+        adapter: int = 0,
+    ) -> None:
+        super().__init__(
+            request_id,
+            input_tokens,
+            output_tokens,
+            arrival_s=arrival_s,
+            units=units,
+            unit_tokens=unit_tokens,
+            priority=priority,
+            session=session,
+        )
+        self.adapter = adapter

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import simpy
 
 from simserve.errors import ConfigError, WorkloadError
-from simserve.scheduling import Request
+from simserve.scheduling import AdapterRequest, Request
 from simserve.simulation.arrivals import Alarm, Moment
 from simserve.workload.adapters import units_of_adapter
 from simserve.workload.sessions import Sessions
@@ -191,6 +191,7 @@ class Conversations:
 
     def _send(self, turn: int, now_s: float) -> None:
         sessions, row = self._sessions, self._sent
+        session = int(self._session_of[turn])
         self._sent += 1
         self._turn_of[row] = turn
         request = Request(
@@ -198,12 +199,12 @@ class Conversations:
             int(sessions.input_tokens[turn]),
             int(sessions.output_tokens[turn]),
             arrival_s=now_s,
-            units=sessions.units(int(self._session_of[turn]), turn),
+            units=sessions.units(session, turn),
             unit_tokens=sessions.unit_tokens,
-            session=int(self._session_of[turn]),
+            session=session,
         )
         if sessions.adapters is not None:
-            ask_for_adapter(request, int(sessions.adapters[self._session_of[turn]]))
+            request = with_adapter(request, int(sessions.adapters[session]))
         self._submit(request)
 
 
@@ -224,23 +225,28 @@ def check_adapters(source: Source, may_ask: bool) -> None:
         raise ConfigError(f"requests of {source.name} ask for LoRA adapters: add --enable-lora to every engine")
 
 
-def ask_for_adapter(request: Request, adapter: int) -> None:
-    """Give ``request`` the adapter of that number, 0 for none; it shares its prompt with those of the same alone."""
-    request.adapter = adapter
-    if adapter:
-        request.units = units_of_adapter(request.units, adapter)
-
-
 def requests_of(workload: Workload) -> Iterator[Request]:
     """Rows as requests, made as they are needed."""
     rows = _plain_requests_of(workload)
     return rows if workload.adapters is None else _with_adapters(rows, workload.adapters)
 
 
+def with_adapter(request: Request, adapter: int) -> Request:
+    """``request``, which nobody has seen yet, asking for an adapter; it shares its prompt only with those who do."""
+    return AdapterRequest(
+        request.request_id,
+        request.input_tokens,
+        request.output_tokens,
+        arrival_s=request.arrival_s,
+        units=units_of_adapter(request.units, adapter) if adapter else request.units,
+        unit_tokens=request.unit_tokens,
+        session=request.session,
+        adapter=adapter,
+    )
+
+
 def _with_adapters(requests: Iterator[Request], adapters: npt.NDArray[np.int64]) -> Iterator[Request]:
-    for request, adapter in zip(requests, adapters.tolist(), strict=True):
-        ask_for_adapter(request, adapter)
-        yield request
+    return map(with_adapter, requests, adapters.tolist())
 
 
 def _plain_requests_of(workload: Workload) -> Iterator[Request]:
