@@ -23,8 +23,9 @@ def run(args: argparse.Namespace) -> int:
     from simserve.server.logs import set_up_logging
     from simserve.server.models import pool_of
     from simserve.server.run import serve
+    from simserve.server.secrecy import Secrets
 
-    set_up_logging(settings.logging)
+    set_up_logging(settings.logging, Secrets(settings.auth))
     models = pool_of(settings)
     serve(models, settings, lambda url: _say(models, url, logged=settings.logging.console))
     return OK

@@ -27,6 +27,7 @@ from simserve.server.request_ids import request_ids, say_request_id
 from simserve.server.responses_api.routes import ResponsesRoutes
 from simserve.server.routes import Routes
 from simserve.server.scoring import ScoringRoutes
+from simserve.server.secrecy import SECRETS, Secrets
 from simserve.server.settings import Settings
 from simserve.server.text_routes import TextRoutes
 from simserve.server.wire import cut_off_stalled_readers
@@ -46,7 +47,7 @@ def build_app(
     the server; each is made here if it is not given. Run it with ``handler_cancellation=True``: that is how a client
     that hung up reaches the engine.
     """
-    server, charging = settings.server, Charging(counter or Rates())
+    server, charging, secrets = settings.server, Charging(counter or Rates()), Secrets(settings.auth)
     drain, failures = drain or Drain(), failures or Failures(settings.failures)
     if operator is None:
         assert isinstance(models, ModelPool), "whose engines are elsewhere has to say who operates them"
@@ -55,9 +56,9 @@ def build_app(
         client_max_size=server.max_body_size,
         middlewares=[  # from the outside to the inside
             operator.http.middleware,
-            request_ids,
-            *([access_log] if settings.logging.access else []),
-            errors_as_objects,
+            request_ids(secrets),
+            *([access_log(secrets)] if settings.logging.access else []),
+            errors_as_objects(secrets),
             drain.middleware,
             guard(settings.auth),
             charging.middleware(),
@@ -66,6 +67,7 @@ def build_app(
             failures.middleware,
         ],
     )
+    app[SECRETS] = secrets
     limits = RequestLimits(settings.inference, charging, drain)
     answering = (Routes(models, limits), ResponsesRoutes(models, limits), ScoringRoutes(models, limits))
     running = (operator, AdapterRoutes(models), AdminRoutes(models, failures))

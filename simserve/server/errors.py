@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
 
 import orjson
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 from aiohttp.web_exceptions import HTTPException, HTTPMethodNotAllowed, HTTPRequestEntityTooLarge
 
 from simserve.errors import EngineError, OverloadedError, ReplicaError, SimServeError
-from simserve.server.secrecy import without_keys
+from simserve.server.secrecy import NONE, Secrets
 
 log = logging.getLogger("simserve.server")
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Middleware = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
+__all__ = ["ApiError", "Handler", "Middleware"]
+
+MOST_SAID = 2_000
+"""Characters of an error's sentence: a client may have made it longer than anybody reads."""
 
 
 class ApiError(Exception):
@@ -48,7 +51,7 @@ class ApiError(Exception):
 
 def model_not_found(model: str) -> ApiError:
     """404 for a model that this server does not serve."""
-    message = f"The model `{without_keys(model)}` does not exist."
+    message = f"The model `{model}` does not exist."
     return ApiError(message, status=404, param="model", code="model_not_found")
 
 
@@ -82,24 +85,29 @@ def error_bytes(error: ApiError) -> bytes:
     return orjson.dumps({"error": error_object(error)})
 
 
-def error_response(error: ApiError) -> web.Response:
-    """The error object as a response with its status."""
+def error_response(error: ApiError, secrets: Secrets = NONE) -> web.Response:
+    """The error object as a response with its status; what a client said in it is cut short, and has no keys."""
+    error.message = secrets.without(error.message[:MOST_SAID])
     return web.Response(
         status=error.status, body=error_bytes(error), content_type="application/json", headers=error.headers
     )
 
 
-@web.middleware
-async def errors_as_objects(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer every failure with an error object; only a client that went away gets nothing."""
-    try:
-        return await handler(request)
-    except HTTPException as error:
-        return _from_http(request, error)
-    except ConnectionError:
-        raise
-    except Exception as error:
-        return error_response(as_api_error(error))
+def errors_as_objects(secrets: Secrets = NONE) -> Middleware:
+    """A middleware that answers every failure with an error object; only a client that went away gets nothing."""
+
+    @web.middleware
+    async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except HTTPException as error:
+            return _from_http(request, error, secrets)
+        except ConnectionError:
+            raise
+        except Exception as error:
+            return error_response(as_api_error(error), secrets)
+
+    return answer
 
 
 def as_api_error(error: Exception) -> ApiError:
@@ -129,17 +137,17 @@ def _sentence(error: Exception) -> str:
     return f"{text[:1].upper()}{text[1:]}."
 
 
-def _from_http(request: web.Request, error: HTTPException) -> web.StreamResponse:
+def _from_http(request: web.Request, error: HTTPException, secrets: Secrets) -> web.StreamResponse:
     if isinstance(error, HTTPMethodNotAllowed):
         allowed = ", ".join(sorted(error.allowed_methods))
-        message = f"{without_keys(request.path)} does not accept {request.method}; use {allowed}."
+        message = f"{request.path} does not accept {request.method}; use {allowed}."
     elif isinstance(error, HTTPRequestEntityTooLarge):
         message = f"The request body is too large: {(error.text or '').lower()}."
     elif error.status == 404:
-        message = f"There is nothing at {without_keys(request.path)}; the API lives under /v1."
+        message = f"There is nothing at {request.path}; the API lives under /v1."
     else:
         message = f"{HTTPStatus(error.status).phrase}: {error.reason}."
-    response = error_response(ApiError(message, status=error.status))
+    response = error_response(ApiError(message, status=error.status), secrets)
     if "Allow" in error.headers:
         response.headers["Allow"] = error.headers["Allow"]
     return response

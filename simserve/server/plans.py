@@ -189,16 +189,24 @@ class Planner(Protocol):
         ...
 
 
+class ReadsTokens(Protocol):
+    """What counting needs of a tokenizer."""
+
+    def text_of(self, token_ids: Sequence[int]) -> str:
+        """The text of ``token_ids``, as far as they are known."""
+        ...
+
+
 class Counting:
     """What both kinds of planners can tell of tokens; for a subclass with a tokenizer and the model's limits."""
 
-    _tokenizer: Any
+    _tokenizer: ReadsTokens
     _max_model_len: int
     _vocab_size: int
 
     def text_of(self, tokens: Sequence[int]) -> str:
         """The text of token ids."""
-        return str(self._tokenizer.text_of(tokens))
+        return self._tokenizer.text_of(tokens)
 
     def check_ids(self, tokens: Sequence[int], param: str) -> None:
         """Raise :class:`ApiError` (400) for token ids that the model does not have."""

@@ -20,6 +20,7 @@ from simserve.server.plans import Plan
 from simserve.server.protocol import ChatRequest, CompletionFields, CompletionRequest
 from simserve.server.request_ids import current_request_id
 from simserve.server.responses import Envelope, timing_headers, whole_body
+from simserve.server.secrecy import SECRETS
 from simserve.server.service import Service
 from simserve.server.streaming import SSE_HEADERS, stream_answer
 from simserve.server.streams import Answer, Ended, longest_choices, opened, together, whole_answer
@@ -51,7 +52,7 @@ class Routes:
         """``POST /v1/chat/completions``: an answer to a conversation"""
         body = await self._body(request, ChatRequest)
         async with self._models.use(body.model) as service:
-            envelope = _envelope(service, body, chat=True)
+            envelope = _envelope(request, service, body, chat=True)
             plan = await service.planner.chat(body, envelope.request_id)
             return await self._answer(request, body, service, envelope, plan)
 
@@ -59,7 +60,7 @@ class Routes:
         """``POST /v1/completions``: how a text goes on"""
         body = await self._body(request, CompletionRequest)
         async with self._models.use(body.model) as service:
-            envelope = _envelope(service, body, chat=False)
+            envelope = _envelope(request, service, body, chat=False)
             plan = await service.planner.completion(body, envelope.request_id)
             return await self._answer(request, body, service, envelope, plan)
 
@@ -126,8 +127,8 @@ class Routes:
                 ended = await stream_answer(request, response, body, envelope, plan, streams, deadline_s)
             else:
                 pairs = zip(plan.choices, streams, strict=True)
-                ended = await together([whole_answer(choice, stream) for choice, stream in pairs])
-                response = _whole_response(envelope, plan, ended)
+                ended = answers = await together([whole_answer(choice, stream) for choice, stream in pairs])
+                response = _whole_response(envelope, plan, answers)
         service.answered(*longest_choices(plan, ended))
         if ended:
             output_tokens = sum(one.tokens for one in ended)
@@ -137,9 +138,10 @@ class Routes:
         return response
 
 
-def _envelope(service: Service, body: CompletionFields, *, chat: bool) -> Envelope:
-    prefix = "chatcmpl-" if chat else "cmpl-"
-    return Envelope(prefix + (body.request_id or current_request_id()), service.model, int(time.time()), chat)
+def _envelope(request: web.Request, service: Service, body: CompletionFields, *, chat: bool) -> Envelope:
+    prefix, own = "chatcmpl-" if chat else "cmpl-", body.request_id
+    number = current_request_id() if own is None or request.app[SECRETS].are_in(own) else own
+    return Envelope(prefix + number, service.model, int(time.time()), chat)
 
 
 def _whole_response(envelope: Envelope, plan: Plan, answers: Sequence[Answer]) -> web.Response:

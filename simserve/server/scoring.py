@@ -37,9 +37,10 @@ def _texts(value: object) -> list[str]:
     if len(value) > MAX_TEXTS:
         raise PydanticCustomError("texts", f"give at most {MAX_TEXTS} texts")
     texts = [one.get("text") if isinstance(one, dict) else one for one in value]
-    if not all(isinstance(text, str) for text in texts):
+    strings = [text for text in texts if isinstance(text, str)]
+    if len(strings) < len(texts):
         raise PydanticCustomError("texts", "every text should be a string, or an object with a `text`")
-    return texts
+    return strings
 
 
 Texts = Annotated[list[str], BeforeValidator(_texts)]
@@ -98,7 +99,7 @@ class ScoringRoutes:
     def table(self) -> list[web.AbstractRouteDef]:
         """The routes, for ``app.add_routes``."""
         scores = [web.post(path, self.score) for path in ("/score", "/v1/score")]
-        return scores + [web.post(path, self.rerank) for path in ("/rerank", "/v1/rerank", "/v2/rerank")]
+        return [*scores, *(web.post(path, self.rerank) for path in ("/rerank", "/v1/rerank", "/v2/rerank"))]
 
     async def score(self, request: web.Request) -> web.Response:
         """``POST /score``, ``/v1/score``: how well texts match, pair by pair"""

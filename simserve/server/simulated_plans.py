@@ -37,6 +37,7 @@ from simserve.server.plans import (
     Counting,
     Cut,
     Plan,
+    ReadsTokens,
     Tells,
     as_it_is,
     check_limit,
@@ -55,7 +56,7 @@ from simserve.workload import render_chat
 INLINE_ANSWER_TOKENS = 2_000
 
 
-class Tokenizer(Protocol):
+class Tokenizer(ReadsTokens, Protocol):
     """What the planner needs of a tokenizer."""
 
     @property
@@ -67,10 +68,6 @@ class Tokenizer(Protocol):
 
     def split(self, text: str) -> tuple[list[int], list[str]]:
         """The token ids of ``text`` and the stretch of it that each stands for."""
-        ...
-
-    def text_of(self, token_ids: Sequence[int]) -> str:
-        """The text of ``token_ids``, as far as they are known."""
         ...
 
     def token_bytes(self, token_id: int) -> bytes:
@@ -107,6 +104,7 @@ class SimulatedPlanner(Counting):
     """
 
     unsupported = SIMULATED
+    _tokenizer: Tokenizer
 
     def __init__(
         self,
@@ -137,6 +135,7 @@ class SimulatedPlanner(Counting):
         return other
 
     async def chat(self, request: ChatRequest, request_id: str) -> Plan:
+        await _read_form(request)
         tokens, audio_tokens = await self.chat_prompt(request)
         check_prompt(tokens, self._max_model_len, "messages")
         form = Form(
@@ -168,6 +167,7 @@ class SimulatedPlanner(Counting):
         return await run(lambda: self._tokenizer.encode(text), in_thread=len(text) > INLINE_PROMPT_CHARACTERS)
 
     async def completion(self, request: CompletionRequest, request_id: str) -> Plan:
+        await _read_form(request)
         suffix = self._tokenizer.encode(request.suffix) if request.suffix else []
 
         def cut(tokens: list[int]) -> list[int]:
@@ -349,6 +349,12 @@ class SimulatedPlanner(Counting):
             tells_ids=request.return_token_ids,
             score=likelihoods.mean(len(script)) if likelihoods is not None and is_ranked else 0.0,
         )
+
+
+async def _read_form(request: CompletionFields) -> None:
+    """Check the form that the answer is to have in a thread: from then on it is known, and reading it costs little."""
+    if request.response_format is not None or request.structured_outputs is not None:
+        await run(request.wanted, in_thread=True)
 
 
 def _finish_reason(form: Form, script: Script, end: End | None, *, is_whole: bool) -> str:

@@ -37,7 +37,7 @@ def _addresses(host: str, port: int) -> list[tuple[int, int, int, str, tuple[obj
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror:
         raise ConfigError(f"{host} is not an address of this machine; give another --host") from None
-    return list(dict.fromkeys(found))  # type: ignore[arg-type]
+    return list(dict.fromkeys(found))
 
 
 def _bound(family: int, kind: int, protocol: int, address: tuple[object, ...], *, shared: bool) -> socket.socket:

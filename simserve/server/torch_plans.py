@@ -18,6 +18,7 @@ from simserve.server.plans import (
     Cut,
     Piece,
     Plan,
+    ReadsTokens,
     Tells,
     as_it_is,
     check_limit,
@@ -30,7 +31,7 @@ from simserve.server.protocol import ChatRequest, CompletionFields, CompletionRe
 from simserve.server.unsupported import TORCH
 
 
-class Tokenizer(Protocol):
+class Tokenizer(ReadsTokens, Protocol):
     """What the planner needs of the model's tokenizer."""
 
     def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
@@ -90,6 +91,7 @@ class TorchPlanner(Counting):
     """
 
     unsupported = TORCH
+    _tokenizer: Tokenizer
 
     def __init__(
         self,

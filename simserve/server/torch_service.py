@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 
@@ -87,7 +87,7 @@ class TorchEmbedder:
         self.dimensions = hidden_size
 
     def over(self, engine: Engine) -> TorchEmbedder:
-        return TorchEmbedder(engine, self.dimensions)  # type: ignore[arg-type]
+        return TorchEmbedder(cast(RealEngine, engine), self.dimensions)
 
     async def embed(self, prompts: Sequence[Sequence[int]], request_id: str) -> Embedded:
         return Embedded(await self._vectors(prompts))

@@ -8,6 +8,7 @@ import socket
 import urllib.error
 import urllib.request
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -19,13 +20,14 @@ KEYS = {
     "right": "sk-right-PLAIN123",
     "chat only": "sk-chat-PLAIN456",
     "wrong": "sk-wrong-PLAIN789",
+    "a word": "PLAIN words of no fashion",
     "token": sign(Token("tokid", "TOKENNAME", ["models"], 0), SECRET),
     "expired": sign(Token("tokid2", "TOKENNAME", ["all"], 0, expires_s=1), SECRET),
 }
 
 
 def ask(server: Server, path: str, key: str, body: bytes | None = None, fail: str = "") -> int:
-    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json", "X-Request-Id": key}
     headers |= {"X-Return-Error": fail} if fail else {}
     request = urllib.request.Request(server.url + path, body, headers)
     try:
@@ -61,7 +63,8 @@ def test_nothing_of_a_key_is_logged(tmp_path: Path, log_format: str, workers: in
         f"logging: {{level: debug, format: {log_format}, path: {log}}}\n"
         f"server: {{workers: {workers}}}\nfailures: {{enabled: true}}\n"
         f"auth:\n  secret_key: {SECRET}\n"
-        f"  keys: [{KEYS['right']}, {{key: {KEYS['chat only']}, permissions: [chat], requests_per_minute: 1}}]\n"
+        f"  keys: [{KEYS['right']}, {KEYS['a word']},"
+        f" {{key: {KEYS['chat only']}, permissions: [chat], requests_per_minute: 1}}]\n"
     )
     chat = json.dumps({"messages": [{"role": "user", "content": "x"}], "max_tokens": 1}).encode()
     with running("--config", str(config)) as server:
@@ -70,7 +73,8 @@ def test_nothing_of_a_key_is_logged(tmp_path: Path, log_format: str, workers: in
             for key in KEYS.values()
             for path, body in (
                 ("/v1/models", None), ("/v1/chat/completions", chat), ("/v1/chat/completions", chat),
-                ("/v1/completions", b"{"), ("/admin/config", None), ("/nothing?key=" + key, None),
+                ("/v1/completions", b"{"), ("/admin/config", None), ("/nothing?key=" + quote(key), None),
+                ("/nothing/" + quote(key), None), (f"/v1/models/{quote(key)}", None),
             )
         }  # fmt: skip
         seen.add(ask(server, "/v1/completions", KEYS["right"], b"{}", fail="500"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,11 +68,11 @@ class JsonSampler:
         if schema.get("enum"):
             return self._one_of(schema["enum"])
         kind = self._kind(schema)
-        draw = {
+        ways: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
             "object": self._object, "array": self._array, "string": self._string, "integer": self._integer,
             "number": self._number, "boolean": lambda _: self._rng.random() < 0.5, "null": lambda _: None,
-        }.get(kind)  # fmt: skip
-        return draw(schema) if draw else None
+        }  # fmt: skip
+        return ways[kind](schema) if kind in ways else None
 
     def _kind(self, schema: Mapping[str, Any]) -> str:
         kinds = schema.get("type")

@@ -12,7 +12,6 @@ from simserve.server.auth.keyring import KeyRing
 from simserve.server.auth.permissions import is_from_here_alone, permission_for
 from simserve.server.auth.tokens import TokenError
 from simserve.server.errors import ApiError, Handler, Middleware
-from simserve.server.secrecy import without_keys
 from simserve.server.settings import AuthSection
 
 log = logging.getLogger("simserve.server")
@@ -63,7 +62,7 @@ def _with_keys(ring: KeyRing, open_paths: frozenset[str]) -> Middleware:
         # A path that does not exist is nobody's: who has any key may know.
         if request.match_info.http_exception is None and not caller.may(needed):
             raise ApiError(
-                f"This key has no permission for {without_keys(request.path)}; it needs '{needed}'.",
+                f"This key has no permission for {request.path}; it needs '{needed}'.",
                 status=403,
                 kind="permission_error",
                 code="insufficient_permissions",

@@ -34,7 +34,7 @@ def taken_deadline(request: web.Request) -> float | None:
     timer = request.get(TIMER)
     if timer is None:
         return None
-    when_s = timer.when()
+    when_s: float | None = timer.when()
     timer.reschedule(None)
     return when_s
 

@@ -9,6 +9,8 @@ import time
 from collections import deque
 from typing import Protocol, TextIO
 
+from simserve.server.secrecy import NONE, Secrets
+
 MOST_WAITING_LINES = 10_000
 """Further lines are dropped, and counted, until some of these are written: a megabyte or two."""
 
@@ -68,12 +70,14 @@ class BackgroundHandler(logging.Handler):
     """Makes a line of each record at once and has a thread of its own hand the lines to ``sink``, many at a time.
 
     While ``sink`` takes nothing and ``most_waiting`` lines wait, further ones are dropped; how many they were is said
-    in their place as soon as it takes lines again. So are those that it failed to write.
+    in their place as soon as it takes lines again. So are those that it failed to write. The thread strikes
+    ``secrets`` out.
     """
 
-    def __init__(self, sink: LineSink, most_waiting: int = MOST_WAITING_LINES) -> None:
+    def __init__(self, sink: LineSink, most_waiting: int = MOST_WAITING_LINES, secrets: Secrets = NONE) -> None:
         super().__init__()
         self._sink = sink
+        self._secrets = secrets
         self._most_waiting = most_waiting
         self._lines: deque[str] = deque()
         self._put = self._done = 0
@@ -93,6 +97,8 @@ class BackgroundHandler(logging.Handler):
             return
         try:
             line = self.format(record)
+            if record.exc_info:  # an exception may quote what a client sent
+                line = self._secrets.without(line)
         except Exception:
             self.handleError(record)
             return
@@ -128,7 +134,7 @@ class BackgroundHandler(logging.Handler):
     def _write_waiting(self) -> None:
         lines = [self._lines.popleft() for _ in range(len(self._lines))]
         missing = self._dropped + self._lost - self._told
-        text = "".join(lines) + (self._told_of(missing) if missing else "")
+        text = self._secrets.in_line("".join(lines)) + (self._told_of(missing) if missing else "")
         try:
             self._sink.write(text)
         except (OSError, ValueError):  # a full disk, a reader that is gone, a stream that somebody closed

@@ -39,7 +39,7 @@ class LogFile(logging.handlers.WatchedFileHandler):
     def write(self, text: str) -> None:
         """Write whole lines, in one piece, or none: see :class:`simserve.server.logs.background.LineSink`."""
         self.reopenIfNeeded()
-        if text:
+        if text and self.stream:
             write_all(self.stream.fileno(), text.encode(errors="backslashreplace"))
 
 

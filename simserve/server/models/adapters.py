@@ -15,8 +15,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from simserve.engines.base import Engine, GenerationRequest, TokenEvent
+from simserve.server.embeddings import SimulatedEmbedder
 from simserve.server.errors import ApiError
 from simserve.server.service import Service
+from simserve.server.simulated_plans import SimulatedPlanner
 
 CONFIG_FILE = "adapter_config.json"
 
@@ -52,8 +54,16 @@ class Adapter:
     def over(self, service: Service) -> Service:
         """The model as this adapter changes it."""
         salted = service.over(_SaltedEngine(service.engine, self.name))
-        planner, embedder = salted.planner.renamed(self.name), salted.embedder.renamed(self.name)
-        return replace(salted, planner=planner, embedder=embedder, model_names=[self.name], model_root=self.path)
+        planner, embedder = salted.planner, salted.embedder
+        assert isinstance(planner, SimulatedPlanner), "only the simulated engine has adapters"
+        assert isinstance(embedder, SimulatedEmbedder)
+        return replace(
+            salted,
+            planner=planner.renamed(self.name),
+            embedder=embedder.renamed(self.name),
+            model_names=[self.name],
+            model_root=self.path,
+        )
 
 
 class Adapters:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from simserve.config import EngineOptions
 from simserve.engines import SimulatedEngine
@@ -21,7 +21,7 @@ from simserve.server.service import Service
 from simserve.server.settings import AvailableModel, Settings
 from simserve.server.settings.section import engine_options_in
 from simserve.server.simulated import simulated_over
-from simserve.server.torch_service import check_torch, torch_over, torch_service
+from simserve.server.torch_service import RealEngine, check_torch, torch_over, torch_service
 from simserve.server.unsupported import SIMULATED, TORCH, Unsupported, refuse_unsupported
 from simserve.simulation import EngineSetup, prepare
 
@@ -94,7 +94,7 @@ def torch_model(name: str, entry: AvailableModel, settings: Settings, *, is_defa
     check_torch(model, options)
 
     def over(engine: Engine) -> Service:
-        return torch_over(model, engine, names)
+        return torch_over(model, cast(RealEngine, engine), names)
 
     async def load() -> Service:
         return await asyncio.to_thread(torch_service, model, options, device, names, threads)

@@ -12,7 +12,7 @@ from simserve.errors import ConfigError
 from simserve.server.settings.layers import Keys, Layer, merged
 from simserve.server.settings.sections import Settings
 
-SECRETS = ("key", "secret_key", "keys")
+SECRETS = ("auth", "key", "secret_key", "keys")
 """What stands at these keys is never repeated."""
 
 

@@ -26,7 +26,7 @@ def setting(default: Any, description: str) -> Any:
 
 def contradiction(message: str) -> PydanticCustomError:
     """An error for keys that cannot both be honoured; ``message`` names them."""
-    return PydanticCustomError("contradiction", message.replace("{", "{{").replace("}", "}}"))  # type: ignore[arg-type]
+    return PydanticCustomError("contradiction", message.replace("{", "{{").replace("}", "}}"))
 
 
 class _EngineKeys(Section):

@@ -152,8 +152,10 @@ class AvailableModel(engine_keys("EngineKeysOfAModel", without="max_model_len"))
 
 def _by_name(value: object) -> object:
     """A list of entries that have a ``name`` as a mapping by name."""
+    if isinstance(value, dict):
+        return {name: {} if entry is None else entry for name, entry in value.items()}
     if not isinstance(value, list):
-        return {name: {} if entry is None else entry for name, entry in value.items()} if _is_map(value) else value
+        return value
     by_name: dict[Any, Any] = {}
     for entry in value:
         if not (isinstance(entry, dict) and isinstance(entry.get("name"), str)):
@@ -163,10 +165,6 @@ def _by_name(value: object) -> object:
             raise contradiction(f"the model {name} is there twice")
         by_name[name] = {field: value for field, value in entry.items() if field != "name"}
     return by_name
-
-
-def _is_map(value: object) -> bool:
-    return isinstance(value, dict)
 
 
 class ModelsSection(Section):

@@ -74,7 +74,7 @@ async def serve_with_workers(
 async def _operating(host: Host, settings: Settings, path: Path) -> AsyncIterator[Operations]:
     """Answer what workers pass on of those who run the server."""
     operations = Operations(host.models, Drain(), host.http_counts)
-    app = web.Application(middlewares=[errors_as_objects], client_max_size=settings.server.max_body_size)
+    app = web.Application(middlewares=[errors_as_objects()], client_max_size=settings.server.max_body_size)
     app.add_routes(operations.table())
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0)
     await runner.setup()

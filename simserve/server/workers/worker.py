@@ -11,12 +11,14 @@ import logging
 import pickle
 import signal
 import sys
+from collections.abc import Sequence
 
 from simserve.errors import SimServeError
 from simserve.server.limits import Drain
 from simserve.server.logs import set_up_logging
 from simserve.server.models import available_models
 from simserve.server.run import listening, loop_factory, settle_process
+from simserve.server.secrecy import Secrets
 from simserve.server.settings import Settings
 from simserve.server.workers.relay import Relay
 from simserve.server.workers.remote import Link, RemoteFailures, RemoteModels, RemoteRates
@@ -29,7 +31,7 @@ OK, PARENT_GONE, BAD_INPUT = 0, 1, 2
 def main() -> int:
     """Work until the parent says that it is enough, or is gone."""
     settings: Settings = pickle.load(sys.stdin.buffer)
-    set_up_logging(settings.logging, rotate=False)
+    set_up_logging(settings.logging, Secrets(settings.auth), rotate=False)
     try:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             return runner.run(_work(sys.argv[1], sys.argv[2], settings))
@@ -50,7 +52,8 @@ async def _work(engines: str, operator: str, settings: Settings) -> int:
     rates, failures = RemoteRates(link), RemoteFailures(settings.failures, link)
     server, relay = settings.server, Relay(operator, drain)
     link.http = relay.http
-    for name in settings.models.preload or [None]:
+    preload: Sequence[str | None] | None = settings.models.preload
+    for name in [None] if preload is None else preload:
         async with models.use(name):
             pass  # now its tokenizer is here, too
     async with listening(models, server.host, server.port, settings, drain, rates, failures, relay, shared=True):
