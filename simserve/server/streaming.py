@@ -176,8 +176,8 @@ class ChoiceSink:
         piece = merged(kept)
         counts = None if self._so_far is None else self._so_far.now()
         opening, self._opening = self._opening, b""
-        frames = opening + self._writer.content(piece, counts)
-        return frames + self._writer.finish(piece, counts) if piece.finish_reason is not None else frames
+        told = self._writer.content if piece.finish_reason is None else self._writer.last
+        return opening + told(piece, counts)
 
     @property
     def tokens(self) -> int:
