@@ -42,6 +42,8 @@ class Link:
         self.adapters: frozenset[str] = frozenset()
         self.failures: Failures | None = None
         self.http: HttpMetrics | None = None
+        self.on_cancel: Callable[[str], None] | None = None
+        """Is told of each response that is to be cancelled."""
         self._numbers = itertools.count()
         self._answers: dict[int, asyncio.Future[Any]] = {}
         self._streams: dict[int, RemoteStream] = {}
@@ -106,6 +108,9 @@ class Link:
                     self.failures.use(FailuresSection(**message["settings"]))
             case "count_http":
                 self.channel.send({"op": "http", "counts": self.http.counts.body() if self.http else None})
+            case "cancel_response":
+                if self.on_cancel:
+                    self.on_cancel(message["id"])
             case "drain":
                 self.drain(message["grace_s"])
             case "stop":
