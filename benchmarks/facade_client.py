@@ -10,6 +10,9 @@ from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+READ_BYTES = 4096
+"""At a time: some tokens' frames. A large buffer costs more to have than a chunk to read."""
+
 LOOK_FROM_S = 1.0
 """Before the end of the time that streams run for: the last look."""
 
@@ -44,7 +47,7 @@ def read_streams(
         sock = _send(port, _request(f"{number}", tokens, stream=True))
         open_sockets[sock.fileno()] = (sock, stream)
         epoll.register(sock, select.EPOLLIN)
-        _read(epoll, open_sockets, 0.0)
+        _read(epoll, open_sockets, 0.05)
         time.sleep(max(0.0, start_s + number / 500 - time.monotonic()))
     looks = [time.monotonic() + 2.0, time.monotonic() + seconds]
     while open_sockets:
@@ -58,7 +61,7 @@ def read_streams(
 def _read(epoll: select.epoll, open_sockets: dict[int, tuple[socket.socket, StreamTimes]], wait_s: float) -> None:
     for descriptor, _ in epoll.poll(wait_s):
         sock, stream = open_sockets[descriptor]
-        data = sock.recv(65536)
+        data = sock.recv(READ_BYTES)
         now = time.monotonic()
         if not data:
             raise ConnectionError("the server closed a stream before its end")

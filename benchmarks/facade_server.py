@@ -21,7 +21,7 @@ from simserve.engines import EngineStatus, GenerationRequest, SimulatedEngine
 from simserve.engines.reports import Arrival, Ending, StepReport
 from simserve.engines.streams import TokenStream
 from simserve.hardware import load_hardware
-from simserve.metrics.rolling import RollingDurations
+from simserve.metrics.rolling import Punctuality
 from simserve.models import load_model
 from simserve.server.run import listening, settle_process
 from simserve.server.simulated import simulated_over
@@ -40,7 +40,7 @@ class Spread:
         self._taken = 0
         self.max_model_len = engines[0].max_model_len
         self.describe = engines[0].describe
-        self.clock, self.lateness = engines[0].clock, engines[0].lateness
+        self.clock, self.punctuality = engines[0].clock, engines[0].punctuality
         self.pause, self.resume = engines[0].pause, engines[0].resume
         self.set_time_scale = engines[0].set_time_scale
 
@@ -79,18 +79,17 @@ class DueTimes:
 
 
 class WriteLateness:
-    """How late tokens were written, of all engines together, between one line on stdin and the next."""
+    """How late and how early tokens were written, of all engines together, between one line on stdin and the next."""
 
     def __init__(self, engines: Sequence[SimulatedEngine]) -> None:
         self._engines = engines
-        self._since_last = RollingDurations()
-        self.between = RollingDurations()
+        self._since_last = self.between = Punctuality()
 
     def look(self) -> None:
         """Begin anew; what has been counted until now is what was ``between``."""
-        self.between, self._since_last = self._since_last, RollingDurations()
+        self.between, self._since_last = self._since_last, Punctuality()
         for engine in self._engines:
-            engine.count_lateness_in(self._since_last)
+            engine.count_punctuality_in(self._since_last)
 
 
 async def serve(count: int, batch: int, tokens_per_s: float) -> None:
@@ -106,9 +105,10 @@ async def serve(count: int, batch: int, tokens_per_s: float) -> None:
         print(url.rsplit(":", 1)[1], flush=True)
         while await loop.run_in_executor(None, sys.stdin.readline) != "stop\n":
             late.look()
-    write_late_s = [late.between.percentile(percent) for percent in (50, 99)]
+    write_late_s = [late.between.late.percentile(percent) for percent in (50, 99)]
+    write_early_s = late.between.early.percentile(99) or 0.0
     steps = {str(at): [one.ends_s, one.due_s] for at, one in enumerate(due)}
-    print(json.dumps({"steps": steps, "write_late_s": write_late_s}))
+    print(json.dumps({"steps": steps, "write_late_s": write_late_s, "write_early_s": write_early_s}))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Literal, Protocol, runtime_checkable
 from simserve.engines.clock import SimulatedClock
 from simserve.engines.live_replica import LiveReplica
 from simserve.engines.reports import EngineObserver
-from simserve.metrics.rolling import RollingDurations
+from simserve.metrics.rolling import Punctuality
 
 SleepMode = Literal["abort", "wait"]
 
@@ -32,8 +32,8 @@ class Paced(Protocol):
         ...
 
     @property
-    def lateness(self) -> RollingDurations:
-        """How long after they were due tokens were handed over; empty at infinite speed, where nothing is due."""
+    def punctuality(self) -> Punctuality:
+        """How late and how early tokens were handed over; empty at infinite speed, where nothing is due."""
         ...
 
     def pause(self) -> None: ...

@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 from simserve.engines.base import GenerationRequest, RequestTiming
 from simserve.engines.clock import AT_ONCE
+from simserve.engines.lead import Lead
 from simserve.engines.streams import TokenStream
-from simserve.metrics.rolling import RollingDurations
+from simserve.metrics.rolling import Punctuality
 from simserve.scheduling import Request
 
 TOKENS_PER_LOOK = 16
@@ -83,7 +84,10 @@ class HandOut:
     """A queue of steps whose tokens are due."""
 
     def __init__(self) -> None:
-        self.lateness = RollingDurations()
+        self.punctuality = Punctuality()
+        self.lead = Lead()
+        self._began_wall_s: float | None = None
+        """When a pass over the first step's tokens began, if one has."""
         self._steps: deque[_Tokens] = deque()
         self._unprepared: Iterator[LiveRequest] = iter(())
 
@@ -117,6 +121,8 @@ class HandOut:
 
     def _hand_out(self, step: _Tokens, until_wall_s: float) -> bool:
         time_s, count = step.time_s, 0
+        if self._began_wall_s is None:
+            self._began_wall_s = time.monotonic()
         for request in step.left:
             request.stream.push(time_s)
             count += 1
@@ -127,11 +133,13 @@ class HandOut:
                     return False
         if count:
             self._note(step, count)
+        self.lead.took(len(step.sampled), time.monotonic() - self._began_wall_s)
+        self._began_wall_s = None
         return True
 
     def _note(self, step: _Tokens, count: int) -> float:
         """The last ``count`` tokens are out; returns the time."""
         now = time.monotonic()
         if step.due_wall_s != AT_ONCE:
-            self.lateness.add(now - step.due_wall_s, count)
+            self.punctuality.add(now - step.due_wall_s, count)
         return now

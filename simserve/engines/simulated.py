@@ -21,7 +21,7 @@ import simpy
 
 from simserve.config import EngineOptions
 from simserve.engines.base import EngineStatus, GenerationRequest
-from simserve.engines.clock import AT_ONCE, SimulatedClock
+from simserve.engines.clock import AT_ONCE, NEVER, SimulatedClock
 from simserve.engines.controls import SleepMode
 from simserve.engines.handout import HandOut, LiveRequest
 from simserve.engines.pacer import Pacer
@@ -31,7 +31,7 @@ from simserve.engines.step_reports import aborted, finished, step_report
 from simserve.engines.streams import TokenStream
 from simserve.errors import RequestError
 from simserve.hardware import HardwareProfile
-from simserve.metrics.rolling import RollingDurations
+from simserve.metrics.rolling import Punctuality
 from simserve.models import ModelSpec
 from simserve.scheduling import Request
 from simserve.scheduling.fetching import FetchingVllmV1
@@ -103,16 +103,20 @@ class PacedEngine(ABC):
         """Whether nothing runs and nothing waits in the simulation."""
 
     def _tokens_first(self) -> bool:
-        """Have tokens that the next event brings, which is due, handed out before it; whether there are any."""
+        """Have tokens that the next event brings handed out before it, if it is time to; whether there are any."""
         return False
 
-    @property
-    def lateness(self) -> RollingDurations:
-        return self._hand_out.lateness
+    def _next_wall_s(self) -> float:
+        """When, by the wall's clock, there will be something to do."""
+        return self.clock.wall_s(self._peek())
 
-    def count_lateness_in(self, lateness: RollingDurations) -> None:
-        """Count how late tokens are in ``lateness`` from now on, which may be that of several engines."""
-        self._hand_out.lateness = lateness
+    @property
+    def punctuality(self) -> Punctuality:
+        return self._hand_out.punctuality
+
+    def count_punctuality_in(self, punctuality: Punctuality) -> None:
+        """Count how late tokens are in ``punctuality`` from now on, which may be that of several engines."""
+        self._hand_out.punctuality = punctuality
 
     async def start(self) -> None:
         """Start both clocks at 0."""
@@ -193,15 +197,14 @@ class PacedEngine(ABC):
         """What is due now, in the order of simulated time; see :data:`simserve.engines.pacer.Turn`."""
         self._take_aborts()
         while self._hand_out.work(until_wall_s):
-            if self._admit_next():
+            if self._admit_next() or self._tokens_first():
                 pass
             elif self.clock.is_due(self._peek()):
-                if not self._tokens_first():
-                    self._env.step()
-                    self.clock.reached(self._env.now)
+                self._env.step()
+                self.clock.reached(self._env.now)
             else:
                 self._fall_asleep()
-                next_wall_s = self.clock.wall_s(self._peek())
+                next_wall_s = self._next_wall_s()
                 return next_wall_s if self._hand_out.prepare(min(next_wall_s, until_wall_s)) else AT_ONCE
             if time.monotonic() >= until_wall_s:
                 break
@@ -328,15 +331,31 @@ class SimulatedEngine(PacedEngine):
 
         Who gets one was settled when the step began, and a thousand streams need not wait for the planning of the next.
         """
-        run = self._replica.run_in_flight
-        if run is None or run is self._handed_out or self._front_end is not None or run.end_s != self._peek():
+        run = self._run_to_hand_out()
+        if run is None:
             return False
         due_wall_s = self.clock.wall_s(run.end_s)
-        if due_wall_s == AT_ONCE:
-            return False  # nobody counts
+        if due_wall_s in (AT_ONCE, NEVER) or time.monotonic() < due_wall_s - self._lead_s(run):
+            return False
         self._handed_out = run
         self._hand_out.add(cast(list[LiveRequest], run.plan.sampled), (), run.end_s, due_wall_s)
         return True
+
+    def _next_wall_s(self) -> float:
+        run = self._run_to_hand_out()
+        return super()._next_wall_s() - (self._lead_s(run) if run is not None else 0.0)
+
+    def _run_to_hand_out(self) -> Run | None:
+        """The one in flight, if its end is the next event and its tokens have not been handed out."""
+        run = self._replica.run_in_flight
+        if run is None or run is self._handed_out or self._front_end is not None or run.end_s != self._peek():
+            return None
+        return run
+
+    def _lead_s(self, run: Run) -> float:
+        """By the wall's clock; see :mod:`simserve.engines.lead`."""
+        step_wall_s = (run.end_s - run.last_start_s) / self.clock.time_scale
+        return self._hand_out.lead.of(len(run.plan.sampled), step_wall_s)
 
     def run_done(self, run: Run, finished_requests: list[Request]) -> None:
         """Have a step's tokens handed out, now or when the front end has sent them, if they have not been.

@@ -76,6 +76,22 @@ class RollingDurations:
         return [sum(counts) for counts in zip(*recent, strict=True)]
 
 
+class Punctuality:
+    """How late tokens were, and how early."""
+
+    def __init__(self) -> None:
+        self.late = RollingDurations()
+        """Of all; one that is early counts as 0."""
+        self.early = RollingDurations()
+        """Of those that are early."""
+
+    def add(self, late_s: float, count: int) -> None:
+        """Note ``count`` tokens that were ``late_s`` late, or early if that is negative."""
+        self.late.add(late_s, count)
+        if late_s < 0.0:
+            self.early.add(-late_s, count)
+
+
 def _percentile(bins: list[int], percent: float) -> float | None:
     total = sum(bins)
     if not total:

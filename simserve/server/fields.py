@@ -6,10 +6,19 @@ here knows are ignored because clients send extras.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from simserve.server.errors import ApiError
@@ -100,6 +109,22 @@ def _logit_bias(value: object) -> dict[int, float]:
     return biases
 
 
+def _limited(what: str) -> Callable[[int], int]:
+    """As vLLM does with its own ``--max-logprobs``, in its words; -1 stands for the whole vocabulary."""
+
+    def check(count: int) -> int:
+        if count < -1:
+            raise PydanticCustomError("logprobs", "it must be a positive value or -1")
+        if count == -1 or count > MAX_LOGPROBS:
+            asked = "the whole vocabulary (-1)" if count == -1 else str(count)
+            raise PydanticCustomError(
+                "logprobs", f"requested {what} logprobs of {asked}, which is greater than max allowed: {MAX_LOGPROBS}"
+            )
+        return count
+
+    return check
+
+
 Whole = Annotated[int, BeforeValidator(_whole)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Flag = Annotated[bool, Field(strict=True)]
@@ -130,7 +155,9 @@ LogitBias = Annotated[
         }
     ),
 ]
-Logprobs = Annotated[Whole, Field(ge=0, le=MAX_LOGPROBS)]
+LOGPROBS = WithJsonSchema({"type": "integer", "minimum": 0, "maximum": MAX_LOGPROBS})
+Logprobs = Annotated[Whole, AfterValidator(_limited("sample")), LOGPROBS]
+PromptLogprobs = Annotated[Whole, AfterValidator(_limited("prompt")), LOGPROBS]
 Truncation = Annotated[Whole, Field(ge=-1)] | None
 """vLLM's ``truncate_prompt_tokens``: the most tokens that are read of a prompt, -1 for as many as fit."""
 

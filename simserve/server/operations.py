@@ -189,7 +189,7 @@ def _clock(engine: Paced) -> web.Response:
             "clock_s": clock.now_s(),
             "time_scale": "inf" if clock.time_scale == math.inf else clock.time_scale,
             "paused": clock.is_paused,
-            "lateness_ms": lateness_ms(engine.lateness),
+            "lateness_ms": lateness_ms(engine.punctuality),
         }
     )
 

@@ -23,6 +23,7 @@ from simserve.server.fields import (
     Logprobs,
     Number,
     Penalty,
+    PromptLogprobs,
     Prompts,
     Stops,
     TokenIds,
@@ -145,7 +146,7 @@ class CompletionFields(SamplingFields):
     cache_salt: Annotated[str, Field(min_length=1)] | None = None
     truncate_prompt_tokens: Truncation = None
     truncation_side: Literal["left", "right"] = "left"
-    prompt_logprobs: Logprobs | None = None
+    prompt_logprobs: PromptLogprobs | None = None
     return_token_ids: Flag = False
     return_tokens_as_token_ids: Flag = False
     request_id: Annotated[str, AfterValidator(_usable_id)] | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import orjson
 
@@ -185,16 +184,21 @@ def _reasons(finish_reason: str | None, stop_reason: str | int | None) -> dict[s
 class ChunkWriter:
     """Frames of one choice of a stream; all but a token's text is made once, when the stream begins."""
 
-    def __init__(self, envelope: Envelope, index: int) -> None:
+    def __init__(self, envelope: Envelope, index: int, usage_before: dict[str, object] | None = None) -> None:
         self._envelope = envelope
         self._index = index
+        self._usage_before = usage_before
+        """What the first frame says of usage, where each frame does."""
         marker = "\x00"
         frame = self._frame({"content": marker} if envelope.chat else marker)
         self._head, self._tail = frame.split(orjson.dumps(marker))
 
     def opening(self) -> bytes:
         """The frame that says who speaks (chat only); to be sent with the first token, never before it."""
-        return self._frame({"role": "assistant", "content": ""}) if self._envelope.chat else b""
+        if not self._envelope.chat:
+            return b""
+        frame = self._frame({"role": "assistant", "content": ""})
+        return frame if self._usage_before is None else _with_usage(frame, self._usage_before)
 
     def text(self, text: str) -> bytes:
         """The frame of one token of which there is nothing to say but its text."""
@@ -203,12 +207,22 @@ class ChunkWriter:
     def content(self, piece: Piece, usage_so_far: dict[str, object] | None = None) -> bytes:
         """The frame of one token or of several that came out of one step; nothing if there is nothing to tell yet."""
         if piece.reasoning or piece.calls or piece.logprobs is not None:
-            frame = self._frame(self._said(piece), logprobs=piece.logprobs)
+            frame = self._frame(self._said(piece), piece)
         elif piece.text:
             frame = self.text(piece.text)
         else:
             return b""
         return frame if usage_so_far is None else _with_usage(frame, usage_so_far)
+
+    def last(self, piece: Piece, usage_so_far: dict[str, object] | None = None) -> bytes:
+        """The frames of the last tokens, and of why the choice ended.
+
+        A chat says that in a frame without text, as OpenAI does. A completion says it with the last text: to load
+        clients (vLLM's among them) each frame of a completion is a token, and one more would be a gap of no time.
+        """
+        if self._envelope.chat:
+            return self.content(piece, usage_so_far) + self._finish(piece, usage_so_far)
+        return self._finish(piece, usage_so_far, piece.text)
 
     def _said(self, piece: Piece) -> object:
         """The delta, or the text, of all that a piece tells."""
@@ -219,28 +233,33 @@ class ChunkWriter:
             delta["tool_calls"] = [_call_delta(call) for call in piece.calls]
         return delta | ({"content": piece.text} if piece.text or not delta else {})
 
-    def finish(self, piece: Piece, usage_so_far: dict[str, object] | None = None) -> bytes:
-        """The frame that says why the choice ended; it carries no text."""
+    def _finish(self, piece: Piece, usage_so_far: dict[str, object] | None, text: str | None = None) -> bytes:
+        """The frame that says why the choice ended; without ``text`` it is a chat's, whose last words were said."""
         reasons = _reasons(piece.finish_reason, piece.stop_reason)
-        frame = self._frame({} if self._envelope.chat else "", reasons=reasons)
+        frame = self._frame({}, reasons=reasons) if text is None else self._frame(text, piece, reasons)
         return frame if usage_so_far is None else _with_usage(frame, usage_so_far)
 
     def _frame(
-        self,
-        content: object,
-        logprobs: Mapping[str, Any] | None = None,
-        reasons: Mapping[str, object] = STILL_GOING_ON,
+        self, content: object, piece: Piece | None = None, reasons: Mapping[str, object] = STILL_GOING_ON
     ) -> bytes:
+        """One frame; ``piece`` are the tokens in it, if there are any of which more is told than their text."""
         name = "delta" if self._envelope.chat else "text"
-        choice = {"index": self._index, name: content, "logprobs": logprobs, **reasons}
+        logprobs = None if piece is None else piece.logprobs
+        choice = {"index": self._index, name: content, "logprobs": logprobs, **reasons, **self._of_tokens(piece)}
         return _event(self._envelope.fields(chunk=True) | {"choices": [choice]})
+
+    def _of_tokens(self, piece: Piece | None) -> Mapping[str, object]:
+        """What else a frame of ``piece`` tells of its tokens."""
+        return {}
 
 
 class TokenIdWriter(ChunkWriter):
     """The same with vLLM's ``token_ids`` in each chunk, and those of the prompt in the first."""
 
-    def __init__(self, envelope: Envelope, index: int, prompt_token_ids: Sequence[int]) -> None:
-        super().__init__(envelope, index)
+    def __init__(
+        self, envelope: Envelope, index: int, prompt_token_ids: Sequence[int], usage_before: dict[str, object] | None
+    ) -> None:
+        super().__init__(envelope, index, usage_before)
         self._prompt: dict[str, object] = {"prompt_token_ids": list(prompt_token_ids)}
 
     def opening(self) -> bytes:
@@ -250,20 +269,24 @@ class TokenIdWriter(ChunkWriter):
 
     def content(self, piece: Piece, usage_so_far: dict[str, object] | None = None) -> bytes:
         """See :meth:`ChunkWriter.content`; tokens of which there is nothing else to tell have a frame, too."""
+        frame = self._frame(self._said(piece), piece)
+        return frame if usage_so_far is None else _with_usage(frame, usage_so_far)
+
+    def _of_tokens(self, piece: Piece | None) -> Mapping[str, object]:
+        if piece is None:
+            return {}
         fields: dict[str, object] = {"token_ids": list(piece.token_ids or ())}
         if not self._envelope.chat:
             fields, self._prompt = fields | self._prompt, {}
-        name = "delta" if self._envelope.chat else "text"
-        choice = {"index": self._index, name: self._said(piece), "logprobs": piece.logprobs, **STILL_GOING_ON, **fields}
-        frame = _event(self._envelope.fields(chunk=True) | {"choices": [choice]})
-        return frame if usage_so_far is None else _with_usage(frame, usage_so_far)
+        return fields
 
 
-def writer_for(envelope: Envelope, plan: Plan, choice: Choice) -> ChunkWriter:
-    """What makes the frames of ``choice``."""
+def writer_for(envelope: Envelope, plan: Plan, choice: Choice, *, tells_usage: bool = False) -> ChunkWriter:
+    """What makes the frames of ``choice``; ``tells_usage`` says that each has the usage so far."""
+    before = usage(plan.prompt_tokens, 0) if tells_usage else None
     if plan.tells is not None and plan.tells.token_ids:
-        return TokenIdWriter(envelope, choice.index, choice.sequence.prompt_token_ids)
-    return ChunkWriter(envelope, choice.index)
+        return TokenIdWriter(envelope, choice.index, choice.sequence.prompt_token_ids, before)
+    return ChunkWriter(envelope, choice.index, before)
 
 
 def closing_frame(envelope: Envelope, extras: Mapping[str, object]) -> bytes:

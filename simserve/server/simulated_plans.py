@@ -135,6 +135,7 @@ class SimulatedPlanner(Counting):
         return other
 
     async def chat(self, request: ChatRequest, request_id: str) -> Plan:
+        await _read_form(request)
         tokens, audio_tokens = await self.chat_prompt(request)
         check_prompt(tokens, self._max_model_len, "messages")
         form = Form(
@@ -166,6 +167,7 @@ class SimulatedPlanner(Counting):
         return await run(lambda: self._tokenizer.encode(text), in_thread=len(text) > INLINE_PROMPT_CHARACTERS)
 
     async def completion(self, request: CompletionRequest, request_id: str) -> Plan:
+        await _read_form(request)
         suffix = self._tokenizer.encode(request.suffix) if request.suffix else []
 
         def cut(tokens: list[int]) -> list[int]:
@@ -347,6 +349,12 @@ class SimulatedPlanner(Counting):
             tells_ids=request.return_token_ids,
             score=likelihoods.mean(len(script)) if likelihoods is not None and is_ranked else 0.0,
         )
+
+
+async def _read_form(request: CompletionFields) -> None:
+    """Check the form that the answer is to have in a thread: from then on it is known, and reading it costs little."""
+    if request.response_format is not None or request.structured_outputs is not None:
+        await run(request.wanted, in_thread=True)
 
 
 def _finish_reason(form: Form, script: Script, end: End | None, *, is_whole: bool) -> str:

@@ -87,10 +87,10 @@ class TestTheClock:
     async def test_lateness_is_counted_for_every_token_in_real_time_only(self) -> None:
         async with running(1.0) as engine:
             await collect(engine, request("a", 20))
-            assert engine.lateness.count == 20
+            assert engine.punctuality.late.count == 20
             engine.set_time_scale(math.inf)
             await collect(engine, request("b", 20))
-            assert engine.lateness.count == 20
+            assert engine.punctuality.late.count == 20
 
 
 class TestSleep:

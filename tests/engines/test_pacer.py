@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 
+import pytest
+
 from simserve.engines.clock import AT_ONCE, NEVER
-from simserve.engines.pacer import Pacer
+from simserve.engines.pacer import MOST_WAKING_S, Pacer
+from simserve.engines.timer import TimerFd
 
 
 async def test_a_turn_comes_at_the_start_when_it_is_due_and_when_woken() -> None:
@@ -63,3 +67,35 @@ async def test_a_failure_is_told_once_and_ends_it() -> None:
     pacer.wake()
     await asyncio.sleep(0.01)
     assert [str(error) for error in failures] == ["it broke"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has timerfd")
+async def test_it_learns_how_long_waking_up_takes_and_rings_that_much_sooner(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Here the machine takes 0.3 ms, always; the pacer rings that much sooner and waits for the rest in rounds."""
+    waking: list[float] = []
+    rung_often = asyncio.Event()
+    due_s = 0.0
+
+    class Slow(TimerFd):
+        def set(self, wall_s: float) -> None:
+            waking.append(wall_s)
+            if len(waking) == 400:
+                rung_often.set()
+            super().set(wall_s + 0.0003)
+
+    def turn(until_wall_s: float) -> float:
+        nonlocal due_s
+        now = time.monotonic()
+        if now < due_s:
+            return due_s  # woken too soon: nothing is due yet
+        due_s = now + 0.002
+        return due_s
+
+    monkeypatch.setattr("simserve.engines.pacer.wall_timer", Slow)
+    pacer = Pacer(turn, on_failure=lambda error: None)
+    pacer.start()
+    await asyncio.wait_for(rung_often.wait(), 30)
+    pacer.stop()
+    assert 0.0001 < pacer.waking_s <= MOST_WAKING_S

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 import time
 from collections.abc import AsyncIterator
@@ -13,6 +14,7 @@ import pytest
 
 from simserve.config import EngineOptions
 from simserve.engines import GenerationRequest, SimulatedEngine, TokenEvent, simulated_engine
+from simserve.engines.lead import MOST_OF_STEP
 from simserve.engines.reports import Arrival, Ending, StepReport
 from simserve.errors import RequestError
 from simserve.hardware import load_hardware
@@ -256,3 +258,46 @@ async def test_who_goes_while_tokens_are_handed_out_leaves_nothing_behind() -> N
         assert (status.aborted_requests, status.completed_requests, status.kv_blocks_used) == (1, 1, 0)
     assert stays.heard == ["length"]
     assert 0 < goes.heard.count("token") < 20
+
+
+async def test_a_large_batch_begins_early_and_nobody_is_far_off() -> None:
+    """Tokens are early by less than a quarter of a step; each stream still gets each of them, once."""
+    async with running(1.0) as engine:
+        pretend_a_token_takes_40_us(engine)
+        events = await asyncio.gather(*(collect(engine, request(f"r{at}", 50)) for at in range(100)))
+    assert all(sum(event.tokens for event in each) == 50 for each in events)
+    assert all(each[-1].finish_reason == "length" for each in events)
+    early, late = engine.punctuality.early, engine.punctuality.late
+    assert late.count == 100 * 50
+    assert early.count > 0
+    assert early.max_s <= MOST_OF_STEP * max_step_s(events)
+
+
+def pretend_a_token_takes_40_us(engine: SimulatedEngine) -> None:
+    for _ in range(500):
+        engine._hand_out.lead.took(100, 100 * 40e-6)
+
+
+def max_step_s(events: list[list[TokenEvent]]) -> float:
+    """The longest time between two events of a sequence."""
+    return max(b.time_s - a.time_s for each in events for a, b in itertools.pairwise(each))
+
+
+async def test_held_time_lets_no_token_out_early() -> None:
+    async with running(1.0) as engine:
+        streams = [engine.submit(request(f"r{at}", 1000)) for at in range(100)]
+        pretend_a_token_takes_40_us(engine)
+        await anext(streams[-1])
+        await asyncio.sleep(0.3)
+        engine.pause()
+        await asyncio.sleep(0.1)
+        before = sum(stream.produced_tokens for stream in streams)
+        await asyncio.sleep(0.2)
+        assert sum(stream.produced_tokens for stream in streams) == before
+        engine.resume()
+        for stream in streams:
+            produced = stream.produced_tokens
+            while stream.produced_tokens == produced:
+                await anext(stream)
+        for stream in streams:
+            await stream.aclose()

@@ -158,6 +158,8 @@ async def test_what_is_not_simulated_is_refused(client: Client, fields: dict[str
         ({"logit_bias": {"5": -100}, "response_format": {"type": "json_object"}}, "logit_bias"),
         ({"allowed_token_ids": [1000]}, "allowed_token_ids"),
         ({"top_logprobs": 2}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": -1}, "top_logprobs"),
+        ({"prompt_logprobs": -1}, "prompt_logprobs"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
         ({"reasoning_effort": "extreme"}, "reasoning_effort"),
         ({"guided_choice": ["a"], "structured_outputs": {"regex": "a"}}, "structured_outputs"),

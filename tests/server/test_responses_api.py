@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -11,6 +12,7 @@ import openai
 import pytest
 
 from server.serving import serving
+from simserve.server.responses_api.store import KeptHere
 
 TOOL: Any = {
     "type": "function",
@@ -124,7 +126,8 @@ async def test_responses_are_remembered(client: openai.AsyncOpenAI) -> None:
     [
         {"input": []},
         {"input": 7},
-        {"background": True},
+        {"background": True, "store": False},
+        {"background": True, "stream": True},
         {"tools": [{"type": "web_search"}]},
         {"tool_choice": "required"},
         {"input": [{"type": "computer_call"}]},
@@ -136,3 +139,77 @@ async def test_responses_are_remembered(client: openai.AsyncOpenAI) -> None:
 async def test_what_cannot_be_done_is_refused(client: openai.AsyncOpenAI, fields: dict[str, Any]) -> None:
     with pytest.raises(openai.BadRequestError):
         await client.responses.create(**{"model": "facebook/opt-125m", "input": "Hello", **fields})
+
+
+SLOW = "engine: {time_scale: 0.02}\nmodels: {default: facebook/opt-125m}\ninference: {streaming_default: true}\n"
+
+
+async def until(client: openai.AsyncOpenAI, number: str, status: str) -> Any:
+    """The response once it has that status."""
+    async with asyncio.timeout(30):
+        while (answer := await client.responses.retrieve(number)).status != status:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    return answer
+
+
+async def test_a_response_in_the_background_is_looked_up_later(client: openai.AsyncOpenAI) -> None:
+    fields: Any = {"model": "facebook/opt-125m", "input": "Hello"}
+    begun = await client.responses.create(**fields, background=True, extra_headers={"X-Request-Id": "mine"})
+    assert begun.status == "queued"
+    assert begun.background
+    assert not begun.output
+    ended = await until(client, begun.id, "completed")
+    assert ended.output_text == (await client.responses.create(**fields)).output_text
+    more = await client.responses.create(
+        model="facebook/opt-125m", input="And then?", previous_response_id=begun.id, max_output_tokens=1
+    )
+    assert more.usage.input_tokens > ended.usage.total_tokens  # type: ignore[union-attr]
+    assert (await client.responses.cancel(begun.id)).status == "completed"
+
+
+async def test_a_response_in_the_background_is_refused_as_any_other(client: openai.AsyncOpenAI) -> None:
+    with pytest.raises(openai.NotFoundError):
+        await client.responses.create(model="nobody", input="Hello", background=True)
+    with pytest.raises(openai.BadRequestError, match="maximum context length"):
+        await client.responses.create(model="facebook/opt-125m", input="Hello " * 5000, background=True)
+
+
+async def test_a_response_in_the_background_is_cancelled() -> None:
+    async with (
+        serving(SLOW) as plain,
+        openai.AsyncOpenAI(base_url=f"{plain.session._base_url}/v1", api_key="x", max_retries=0) as client,
+    ):
+        begun = await client.responses.create(
+            model="facebook/opt-125m", input="Hello", background=True, max_output_tokens=1900
+        )
+        assert (await client.responses.retrieve(begun.id)).status == "in_progress"
+        with pytest.raises(openai.BadRequestError, match="in_progress"):
+            await client.responses.create(model="facebook/opt-125m", input="x", previous_response_id=begun.id)
+        assert (await client.responses.cancel(begun.id)).status == "cancelled"
+        assert (await client.responses.retrieve(begun.id)).status == "cancelled"
+        async with asyncio.timeout(30):
+            while (await (await plain.session.get("/status")).json())["running_requests"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+
+async def test_only_what_is_in_the_background_is_cancelled(client: openai.AsyncOpenAI) -> None:
+    answer = await client.responses.create(model="facebook/opt-125m", input="Hello", max_output_tokens=1)
+    with pytest.raises(openai.BadRequestError, match="Cannot cancel a synchronous response"):
+        await client.responses.cancel(answer.id)
+    with pytest.raises(openai.NotFoundError):
+        await client.responses.cancel("resp_nobody")
+
+
+async def test_the_oldest_responses_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("simserve.server.responses_api.store.MAX_STORED", 2)
+    monkeypatch.setattr("simserve.server.responses_api.store.MAX_STORED_BYTES", 100)
+    kept = KeptHere()
+    for number in ("a", "b", "b", "c"):
+        await kept.put(number, b"x" * 10)
+    assert [await kept.get(number) is not None for number in "abc"] == [False, True, True]
+    await kept.put("c", b"x" * 95)
+    assert [await kept.get(number) is not None for number in "bc"] == [False, True]
+    assert await kept.remove("c")
+    assert not await kept.remove("c")
+    await kept.put("d", b"x" * 101)
+    assert await kept.get("d") is None

@@ -6,6 +6,8 @@ import asyncio
 import time
 from typing import Any
 
+import pytest
+
 from server.conftest import Client
 from server.fakes import ScriptedEngine
 
@@ -29,10 +31,16 @@ async def test_a_chat_stream_is_role_then_tokens_then_the_reason(client: Client)
     assert not any("usage" in chunk for chunk in chunks)
 
 
-async def test_a_completion_stream_is_text_then_the_reason(client: Client) -> None:
-    chunks = await client.chunks(client.complete(stream=True, max_tokens=2))
-    assert [chunk["choices"][0]["text"] for chunk in chunks] == ["w0", " w1", ""]
-    assert chunks[-1]["choices"][0]["finish_reason"] == "length"
+@pytest.mark.parametrize("more", [{}, {"logprobs": 1}, {"return_token_ids": True}])
+async def test_a_completion_stream_has_a_chunk_for_each_token_and_no_more(client: Client, more: Any) -> None:
+    """Load clients take every chunk of a completion for a token: the reason must not have one of its own."""
+    chunks = await client.chunks(client.complete(stream=True, max_tokens=2, **more))
+    assert [chunk["choices"][0]["text"] for chunk in chunks] == ["w0", " w1"]
+    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None, "length"]
+    if "logprobs" in more:
+        assert [chunk["choices"][0]["logprobs"]["tokens"] for chunk in chunks] == [["w0"], [" w1"]]
+    if "return_token_ids" in more:
+        assert [len(chunk["choices"][0]["token_ids"]) for chunk in chunks] == [1, 1]
     assert {chunk["object"] for chunk in chunks} == {"text_completion"}
 
 
@@ -47,7 +55,8 @@ async def test_usage_so_far_in_every_chunk(client: Client) -> None:
     options = {"include_usage": True, "continuous_usage_stats": True}
     chunks = await client.chunks(client.chat(stream=True, max_tokens=3, stream_options=options))
     counted = [chunk["usage"]["completion_tokens"] for chunk in chunks if "usage" in chunk]
-    assert counted == [1, 2, 3, 3, 3]
+    assert counted == [0, 1, 2, 3, 3, 3]
+    assert chunks[0]["usage"] == {"prompt_tokens": 4, "completion_tokens": 0, "total_tokens": 4}
 
 
 async def test_a_stop_string_is_never_streamed(client: Client) -> None:

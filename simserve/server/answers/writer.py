@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
-from simserve.server.answers.json_values import Hints
 from simserve.server.answers.lengths import REASONING, USUAL_LENGTH, drawn_length
-from simserve.server.answers.schemas import value_for
 from simserve.server.answers.script import Script
 from simserve.server.answers.sources import AnyText, Source
 from simserve.server.answers.tool_calls import Call, calls_for
@@ -84,7 +81,7 @@ class AnswerWriter:
         if order.functions:
             self._call(script, order)
         elif order.wanted is not None:
-            script.say(*self._tokenizer.split(_text_for(order.wanted, order)))
+            script.say(*self._tokenizer.split(order.wanted.text(order.key, order.asked)))
             self._pad(script, order)
         elif room > 0:
             self._talk(script, order, room)
@@ -163,8 +160,3 @@ class AnswerWriter:
 
 USUAL_TOKENS = 512
 """What an answer without a limit is taken to have, when it is asked whether writing it takes long."""
-
-
-def _text_for(wanted: Wanted, order: Order) -> str:
-    value: Any = value_for(wanted.schema_, order.key, Hints.of(order.asked), wanted.param)
-    return json.dumps(value, ensure_ascii=False) if wanted.is_json else str(value)

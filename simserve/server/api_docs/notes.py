@@ -43,9 +43,10 @@ NOTES: Mapping[str, tuple[str, str]] = {
     "skip_special_tokens": ("simulated text has none", SAMPLED),
     "allowed_token_ids": ("the text is made of these alone", REFUSED),
     "bad_words": ("no sentence with one of them is said", REFUSED),
-    "response_format": ("`json_object`, `json_schema`: text that validates", "`text`"),
+    "response_format": ("`json_object`, `json_schema`, vLLM's `structural_tag`: text that has this form", "`text`"),
     "structured_outputs": (
-        "`json`, `regex`, `choice`, `json_object`; `grammar` and `structural_tag` are 400. `guided_json` and the like,"
+        "`json`, `regex`, `choice`, `json_object`, `grammar` (XGrammar's EBNF without lookaheads, or Lark's"
+        " notation), `structural_tag` (the older `structures`, or a nested `format`). `guided_json` and the like,"
         " vLLM's older names, mean the same",
         REFUSED,
     ),
@@ -88,8 +89,8 @@ NOTES: Mapping[str, tuple[str, str]] = {
     "dimensions": ("the model's own, else 400", BOTH),
     "instructions": ("a system message before the others", BOTH),
     "max_output_tokens": ("as a chat's `max_completion_tokens`", BOTH),
-    "store": ("whether the response can be looked up and gone on from; the latest 1,000, in this process", BOTH),
-    "background": (REFUSED, BOTH),
+    "store": ("whether the response can be looked up and gone on from; the latest 1,000, 64 MB of them", BOTH),
+    "background": ("answers at once; the response is looked up, or cancelled, by its id; not streamed", BOTH),
     "previous_response_id": ("the conversation up to that response comes first", BOTH),
     "text": ("`format`: as a chat's `response_format`", "`format` text"),
     "reasoning": ("`effort`: as a chat's `reasoning_effort`", REFUSED),

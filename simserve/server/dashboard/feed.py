@@ -121,7 +121,7 @@ class Feed:
             scale = engine.clock.time_scale
             state["time_scale"] = "inf" if scale == math.inf else scale
             state["paused"] = engine.clock.is_paused
-            state["lateness_ms"] = lateness_ms(engine.lateness)
+            state["lateness_ms"] = lateness_ms(engine.punctuality)
         if isinstance(engine, HasReplicas):
             state["replicas"] = [_replica(replica) for replica in engine.replicas]
         if isinstance(engine, Sleeps):

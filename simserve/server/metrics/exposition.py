@@ -99,12 +99,12 @@ def _cache_config(engines: Sequence[EngineMetrics]) -> Metric:
 def _lateness(engines: Sequence[EngineMetrics]) -> Metric:
     family = HistogramMetricFamily(
         "simserve:token_lateness_seconds",
-        "How long after it was due a token was handed over, on the wall's clock.",
+        "How long after it was due a token was handed over, on the wall's clock; 0 if before.",
         labels=_labels(None),
     )
     for metrics in {metrics.engine: metrics for metrics in reversed(engines)}.values():  # one clock, one lateness
         if isinstance(metrics.engine, Paced):
-            late = metrics.engine.lateness
+            late = metrics.engine.punctuality.late
             bounds = [(repr(bound_s), float(count)) for bound_s, count in late.cumulative()]
             where = [metrics.model_name, metrics.number]
             family.add_metric(where, [*bounds, ("+Inf", float(late.count))], late.sum_s)

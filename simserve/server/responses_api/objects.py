@@ -25,11 +25,16 @@ class Head:
 
     @property
     def id(self) -> str:
-        return f"resp_{self.number}"
+        return response_id(self.number)
 
     def item_id(self, kind: str, at: int = 0) -> str:
         """The id of an item of the output."""
         return f"{kind}_{self.number}{at}"
+
+
+def response_id(number: str) -> str:
+    """What clients call the response of that number."""
+    return f"resp_{number}"
 
 
 def response_object(head: Head, status: str, output: Sequence[Json], usage: Json | None = None, **more: Any) -> Json:
@@ -40,7 +45,7 @@ def response_object(head: Head, status: str, output: Sequence[Json], usage: Json
         "object": "response",
         "created_at": head.created_s,
         "status": status,
-        "background": False,
+        "background": request.background,
         "error": None,
         "incomplete_details": None,
         "instructions": request.instructions,

@@ -9,7 +9,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from simserve.server.errors import ApiError
-from simserve.server.fields import Fields, Flag, Number, Whole, contradiction
+from simserve.server.fields import Fields, Flag, Logprobs, Number, Whole, contradiction
 from simserve.server.protocol import MAX_TOOLS, ReasoningEffort
 
 Json = dict[str, Any]
@@ -61,7 +61,7 @@ class ResponsesRequest(Fields):
     max_output_tokens: Annotated[Whole, Field(ge=1)] | None = None
     temperature: Annotated[Number, Field(ge=0.0, le=2.0)] = 1.0
     top_p: Annotated[Number, Field(gt=0.0, le=1.0)] = 1.0
-    top_logprobs: Annotated[Whole, Field(ge=0, le=20)] = 0
+    top_logprobs: Logprobs = 0
     stream: Flag = False
     store: Flag = True
     background: Flag = False
@@ -80,8 +80,10 @@ class ResponsesRequest(Fields):
 
     @model_validator(mode="after")
     def _it_can_be_done(self) -> ResponsesRequest:
-        if self.background:
-            raise contradiction("background", "`background` is not supported; leave it out, or stream")
+        if self.background and not self.store:
+            raise contradiction("background", "background can only be used when `store` is true")
+        if self.background and self.stream:
+            raise contradiction("background", "`background` cannot be streamed; look the response up by its id")
         return self
 
     def messages(self) -> list[Json]:

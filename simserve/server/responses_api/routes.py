@@ -1,18 +1,18 @@
-"""``/v1/responses``: create, look up, delete. Responses are remembered in this process, the latest of them."""
+"""``/v1/responses``: create, look up, cancel, delete."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 import orjson
 from aiohttp import web
 
 from simserve.engines.base import TokenEvent
+from simserve.engines.streams import TokenStream
 from simserve.server.bodies import read_body
 from simserve.server.errors import ApiError, as_api_error, error_object
 from simserve.server.limits import RequestLimits, taken_deadline
@@ -22,65 +22,29 @@ from simserve.server.plans import Choice, Piece, Plan, merged
 from simserve.server.protocol import ChatRequest
 from simserve.server.request_ids import current_request_id
 from simserve.server.responses import timing_headers
+from simserve.server.responses_api.background import Background, Begun
 from simserve.server.responses_api.events import EventWriter
-from simserve.server.responses_api.objects import Head, answer_messages, finished
+from simserve.server.responses_api.objects import Head, answer_messages, finished, response_id, response_object
 from simserve.server.responses_api.request import ResponsesRequest
+from simserve.server.responses_api.store import Store, Stored, not_found, stored_in
 from simserve.server.service import Service
 from simserve.server.streaming import SSE_HEADERS
 from simserve.server.streams import Ended, check_not_given_up, longest_choices, opened
 
 Json = dict[str, Any]
 
-MAX_STORED = 1_000
-MAX_STORED_BYTES = 64 * 2**20
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A response, and the conversation up to it."""
-
-    body: bytes
-    messages: list[Json]
-    size_bytes: int
-
-
-class Store:
-    """The latest responses, for those who go on from one."""
-
-    def __init__(self) -> None:
-        self._by_id: OrderedDict[str, Stored] = OrderedDict()
-        self._bytes = 0
-
-    def put(self, number: str, body: bytes, messages: list[Json]) -> None:
-        """Remember a response; the oldest are forgotten where there are too many."""
-        stored = Stored(body, messages, len(body) + len(orjson.dumps(messages)))
-        self._by_id[number] = stored
-        self._bytes += stored.size_bytes
-        while len(self._by_id) > MAX_STORED or self._bytes > MAX_STORED_BYTES:
-            _, oldest = self._by_id.popitem(last=False)
-            self._bytes -= oldest.size_bytes
-
-    def get(self, number: str, param: str | None = None) -> Stored:
-        """Raises :class:`ApiError` (404) for one that is not there, or not any more."""
-        stored = self._by_id.get(number)
-        if stored is None:
-            message = f"There is no response {number!r} here; this server forgets old ones, and all when it ends."
-            raise ApiError(message, status=404, param=param, code="response_not_found")
-        return stored
-
-    def remove(self, number: str) -> None:
-        """As :meth:`get`."""
-        self._bytes -= self.get(number).size_bytes
-        del self._by_id[number]
+IN_PROGRESS = "in_progress"
+PREVIOUS = "previous_response_id"
 
 
 class ResponsesRoutes:
-    """The endpoints over ``models``; ``limits`` are asked before the engine."""
+    """The endpoints over ``models``; ``limits`` are asked before the engine, ``store`` has what was answered."""
 
-    def __init__(self, models: Models, limits: RequestLimits) -> None:
+    def __init__(self, models: Models, limits: RequestLimits, store: Store) -> None:
         self._models = models
         self._limits = limits
-        self._store = Store()
+        self._store = store
+        self._background = Background(store, limits.drain)
 
     def table(self) -> list[web.AbstractRouteDef]:
         """The routes, for ``app.add_routes``."""
@@ -88,42 +52,101 @@ class ResponsesRoutes:
             web.post("/v1/responses", self.create),
             web.get("/v1/responses/{id}", self.look_up),
             web.delete("/v1/responses/{id}", self.delete),
+            web.post("/v1/responses/{id}/cancel", self.cancel),
         ]
 
     async def create(self, request: web.Request) -> web.StreamResponse:
         """``POST /v1/responses``: an answer in the form of OpenAI's Responses API"""
-        body = await read_body(request, ResponsesRequest, defaults={"stream": self._limits.rules.streaming_default})
-        previous = body.previous_response_id
-        earlier = self._store.get(previous, "previous_response_id").messages if previous else []
+        defaults = {"stream": self._limits.rules.streaming_default}
+        body = await read_body(request, ResponsesRequest, _not_streamed_behind, defaults)
+        earlier = await self._earlier(body.previous_response_id)
         chat = await read_body(request, ChatRequest, self._models.refuse, given=body.chat(earlier))
+        messages = [*earlier, *body.messages()]
+        if body.background:
+            number = _number()
+            begun = await self._background.begin(
+                response_id(number), lambda begun: self._behind(request, number, body, chat, messages, begun)
+            )
+            return _json(begun)
+        async with self._planned(request, _number(), body, chat) as (service, head, plan, stream):
+            if body.stream:
+                response, pieces, ended = await self._streamed(request, head, plan, stream)
+            else:
+                pieces, ended = await _read(plan.choices[0], stream)
+                response = _json(finished(head, plan, pieces, ended), timing_headers([ended]))
+            if ended is not None:
+                await self._done(request, service, head, plan, pieces, ended, messages)
+            return response
+
+    async def look_up(self, request: web.Request) -> web.Response:
+        """``GET /v1/responses/{id}``: one that was given before, or is being made in the background"""
+        return _json((await stored_in(self._store, request.match_info["id"])).response)
+
+    async def delete(self, request: web.Request) -> web.Response:
+        """``DELETE /v1/responses/{id}``: forget it"""
+        number = request.match_info["id"]
+        if not await self._store.remove(number):
+            raise not_found(number)
+        return _json({"id": number, "object": "response", "deleted": True})
+
+    async def cancel(self, request: web.Request) -> web.Response:
+        """``POST /v1/responses/{id}/cancel``: stop one that is being made in the background"""
+        number = request.match_info["id"]
+        stored = await stored_in(self._store, number)
+        if not stored.response["background"]:
+            raise ApiError("Cannot cancel a synchronous response.", param="response_id")
+        if stored.response["status"] == IN_PROGRESS:
+            stored = Stored({**stored.response, "status": "cancelled"}, stored.messages)
+            await self._store.cancel(number)
+            await self._store.put(number, await stored.written())
+        return _json(stored.response)
+
+    async def _earlier(self, previous: str | None) -> list[Json]:
+        """The conversation that is to go on."""
+        if previous is None:
+            return []
+        stored = await stored_in(self._store, previous, PREVIOUS)
+        status = stored.response["status"]
+        if status not in ("completed", "incomplete"):
+            raise ApiError(f"The response {previous!r} is {status}; go on from one that has ended.", param=PREVIOUS)
+        return stored.messages
+
+    @asynccontextmanager
+    async def _planned(
+        self, request: web.Request, number: str, body: ResponsesRequest, chat: ChatRequest
+    ) -> AsyncIterator[tuple[Service, Head, Plan, AsyncIterator[TokenEvent]]]:
+        """The model, and the engine's stream of the answer, which it has begun to make."""
         async with self._models.use(body.model) as service:
-            head = Head(current_request_id().replace("-", ""), service.model, body)
+            head = Head(number, service.model, body)
             plan = await service.planner.chat(chat, head.id)
             longest = max(len(choice.sequence.prompt_token_ids) for choice in plan.choices)
             await self._limits.admit(request, longest, plan.prompt_tokens + plan.output_tokens)
             note(request, model=service.model, stream=body.stream, prompt_tokens=plan.prompt_tokens)
             async with opened(service.engine, [plan.choices[0].sequence]) as streams:
-                if body.stream:
-                    response, pieces, ended = await self._streamed(request, head, plan, streams[0])
-                else:
-                    pieces, ended = await _read(plan.choices[0], streams[0])
-                    content = orjson.dumps(finished(head, plan, pieces, ended))
-                    headers = timing_headers([ended])
-                    response = web.Response(body=content, content_type="application/json", headers=headers)
-            await self._done(request, service, head, plan, pieces, ended, [*earlier, *body.messages()])
-            return response
+                yield service, head, plan, streams[0]
 
-    async def look_up(self, request: web.Request) -> web.Response:
-        """``GET /v1/responses/{id}``: one that was given before"""
-        stored = self._store.get(request.match_info["id"])
-        return web.Response(body=stored.body, content_type="application/json")
-
-    async def delete(self, request: web.Request) -> web.Response:
-        """``DELETE /v1/responses/{id}``: forget it"""
-        number = request.match_info["id"]
-        self._store.remove(number)
-        body = orjson.dumps({"id": number, "object": "response", "deleted": True})
-        return web.Response(body=body, content_type="application/json")
+    async def _behind(
+        self,
+        request: web.Request,
+        number: str,
+        body: ResponsesRequest,
+        chat: ChatRequest,
+        messages: list[Json],
+        begun: Begun,
+    ) -> None:
+        """Make a response that is looked up later; what fails once it has ``begun`` becomes a part of it."""
+        async with self._planned(request, number, body, chat) as (service, head, plan, stream):
+            now = response_object(head, IN_PROGRESS, [])
+            await self._store.put(head.id, await Stored(now, messages).written())
+            begun(now | {"status": "queued"})
+            try:
+                pieces, ended = await _read(plan.choices[0], stream)
+            except Exception as error:
+                why = {"code": "server_error", "message": as_api_error(error).message}
+                failed = response_object(head, "failed", [], error=why)
+                await self._store.put(head.id, await Stored(failed, messages).written())
+            else:
+                await self._done(request, service, head, plan, pieces, ended, messages)
 
     async def _streamed(
         self, request: web.Request, head: Head, plan: Plan, stream: AsyncIterator[TokenEvent]
@@ -161,23 +184,39 @@ class ResponsesRoutes:
         head: Head,
         plan: Plan,
         pieces: list[Piece],
-        ended: Ended | None,
+        ended: Ended,
         messages: list[Json],
     ) -> None:
-        if ended is None:
-            return
         service.answered(*longest_choices(plan, [ended]))
         note(request, output_tokens=ended.tokens)
         await self._limits.charging.give_back(request, plan.output_tokens - ended.tokens)
         if head.request.store:
-            body = orjson.dumps(finished(head, plan, pieces, ended) | {"completed_at": int(time.time())})
-            self._store.put(head.id, body, [*messages, *answer_messages(merged(pieces))])
+            whole = finished(head, plan, pieces, ended) | {"completed_at": int(time.time())}
+            stored = Stored(whole, [*messages, *answer_messages(merged(pieces))])
+            await self._store.put(head.id, await stored.written())
 
 
 async def _read(choice: Choice, stream: AsyncIterator[TokenEvent]) -> tuple[list[Piece], Ended]:
+    """All of the answer, in one piece where the stream can do that: nobody needs to wake up for each token."""
+    if isinstance(stream, TokenStream):
+        stream.merge_all()
     pieces, tokens = [], 0
     async for event in stream:
         check_not_given_up(event)
         tokens += event.tokens
         pieces.append(choice.read(event))
     return pieces, Ended.of(choice, tokens, event.timing)
+
+
+def _not_streamed_behind(fields: Json) -> None:
+    """What goes on in the background is streamed to nobody, whatever the server's default is."""
+    if fields.get("background") is True and fields.get("stream") is None:
+        fields["stream"] = False
+
+
+def _number() -> str:
+    return current_request_id().replace("-", "")
+
+
+def _json(body: Json, headers: Mapping[str, str] | None = None) -> web.Response:
+    return web.Response(body=orjson.dumps(body), content_type="application/json", headers=headers)

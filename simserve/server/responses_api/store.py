@@ -1,0 +1,113 @@
+"""The latest responses, for those who look one up, go on from it or cancel it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import orjson
+
+from simserve.server.errors import ApiError
+
+Json = dict[str, Any]
+
+MAX_STORED = 1_000
+MAX_STORED_BYTES = 64 * 2**20
+
+INLINE_ENTRY_BYTES = 256 * 1024
+"""Larger ones are read and written in a thread, so that they hold up no streams."""
+
+
+class Store(Protocol):
+    """Keeps entries by the ids of responses. ``on_cancel`` are told the id of each response that is to be cancelled."""
+
+    on_cancel: list[Callable[[str], None]]
+
+    async def put(self, number: str, entry: bytes) -> None:
+        """Keep an entry, in place of the one before; the oldest are forgotten where there are too many."""
+        ...
+
+    async def get(self, number: str) -> bytes | None:
+        """The entry, None if there is none, or not any more."""
+        ...
+
+    async def remove(self, number: str) -> bool:
+        """Forget the entry; whether there was one."""
+        ...
+
+    async def cancel(self, number: str) -> None:
+        """Have whoever works on the response stop it."""
+        ...
+
+
+class KeptHere:
+    """A :class:`Store` in the memory of this process."""
+
+    def __init__(self) -> None:
+        self.on_cancel: list[Callable[[str], None]] = []
+        self._by_id: OrderedDict[str, bytes] = OrderedDict()
+        self._bytes = 0
+
+    async def put(self, number: str, entry: bytes) -> None:
+        await self.remove(number)
+        self._by_id[number] = entry
+        self._bytes += len(entry)
+        while len(self._by_id) > MAX_STORED or self._bytes > MAX_STORED_BYTES:
+            _, oldest = self._by_id.popitem(last=False)
+            self._bytes -= len(oldest)
+
+    async def get(self, number: str) -> bytes | None:
+        return self._by_id.get(number)
+
+    async def remove(self, number: str) -> bool:
+        entry = self._by_id.pop(number, None)
+        self._bytes -= len(entry or b"")
+        return entry is not None
+
+    async def cancel(self, number: str) -> None:
+        for told in self.on_cancel:
+            told(number)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A response as it is now, and the conversation up to it, its answer included once it is complete."""
+
+    response: Json
+    messages: list[Json]
+
+    async def written(self) -> bytes:
+        """The entry for a store."""
+        if _size(self.messages) > INLINE_ENTRY_BYTES:
+            return await asyncio.to_thread(self._dumped)
+        return self._dumped()
+
+    def _dumped(self) -> bytes:
+        return orjson.dumps({"response": self.response, "messages": self.messages})
+
+
+async def stored_in(store: Store, number: str, param: str | None = None) -> Stored:
+    """What ``store`` has of a response; raises :class:`ApiError` (404) for one that is not there, or not any more."""
+    entry = await store.get(number)
+    if entry is None:
+        raise not_found(number, param)
+    read = await asyncio.to_thread(orjson.loads, entry) if len(entry) > INLINE_ENTRY_BYTES else orjson.loads(entry)
+    return Stored(**read)
+
+
+def not_found(number: str, param: str | None = None) -> ApiError:
+    """404 for a response that is not kept."""
+    message = f"There is no response {number!r} here; this server forgets old ones, and all when it ends."
+    return ApiError(message, status=404, param=param, code="response_not_found")
+
+
+def _size(value: object) -> int:
+    """About how many bytes ``value`` has as JSON."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict):
+        value = list(value.values())
+    return 10 + sum(map(_size, value)) if isinstance(value, list) else 10
