@@ -16,7 +16,7 @@ from simserve.scheduling.decode_set import DecodeSet
 from simserve.scheduling.kv_cache import KVCache, PrefixHit
 from simserve.scheduling.numbered_kv_cache import NumberedKVCache
 from simserve.scheduling.plan import PrefillChunk, Stall, StepPlan
-from simserve.scheduling.request import ABORTED, FINISHED, PREEMPTED, RUNNING, WAITING, Request, Status
+from simserve.scheduling.request import ABORTED, FINISHED, NONE, PREEMPTED, RUNNING, WAITING, Request, Status
 from simserve.scheduling.waiting import FcfsQueue, WaitingQueue
 
 Options = Mapping[str, bool | int | float | str | None]
@@ -90,7 +90,7 @@ class Scheduler(ABC):
         """Fewest free blocks that any step left."""
         self._decoding = DecodeSet(limits.block_size)
         self._prefilling: list[Request] = []
-        self._starved: list[Request] = []
+        self._starved: list[Request] = NONE
         """Decodes that the last step's budget did not reach."""
         self._ending: dict[int, list[Request]] = {}
         self._kept_free = int(limits.watermark * limits.num_blocks)
@@ -98,7 +98,7 @@ class Scheduler(ABC):
         self._admissions = 0
         self._head_failed: tuple[Request, int] | None = None
         self._head_may_change = False
-        self._stalls: list[Stall] = []
+        self._stalls: list[Stall] = NONE
         self._stalled_step = -2
         """The last step in which all decodes waited."""
         self._completed = -1
@@ -184,7 +184,7 @@ class Scheduler(ABC):
             plan.decode_context_tokens = decoding.context_tokens(step)
         if self._stalls and not plan.decodes_wait:
             plan.resuming = [stall for stall in self._stalls if stall.count]
-            self._stalls = []
+            self._stalls = NONE
         if list_decodes and not plan.decodes_wait:
             plan.decodes = self._decodes_now()
         if plan.chunks:
@@ -341,7 +341,7 @@ class Scheduler(ABC):
         count = self._decoding.count - sum(stall.count for stall in self._stalls)
         if count:
             plan.stalling = Stall(plan.index, count)
-            self._stalls.append(plan.stalling)
+            self._stalls = [*self._stalls, plan.stalling]
         self._stalled_step = plan.index
         self._decoding.stall()
 

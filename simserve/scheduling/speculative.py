@@ -195,7 +195,7 @@ class SpeculativeVllmV1(VllmV1):
     def _starve(self, plan: StepPlan, unserved: Sequence[Request]) -> None:
         for request in unserved:
             if request.decode_offset is not None and request not in self._starved:
-                self._starved.append(request)
+                self._starved = [*self._starved, request]
                 plan.add_pausing(request)
 
     def _draw(self, plan: SpeculativePlan) -> None:

@@ -50,7 +50,7 @@ class VllmV1(Scheduler):
             decoding.join(request, plan.index)
             plan.add_returning(request)
             request.returned_step = plan.index
-        self._starved = []
+        self._starved = NONE
         chunks = [(request, self._wanted(request, request.computed_tokens)) for request in self._prefilling]
         needed = decoding.count + sum(tokens for _, tokens in chunks)
         if needed > budget:
@@ -106,7 +106,7 @@ class VllmV1(Scheduler):
                     continue  # it preempted itself; by priority others may still go on, as in later versions
                 self._serve(plan, request, tokens, walk)
             walk.index += 1
-        self._starved = list(walk.ready)
+        self._starved = list(walk.ready) or NONE
         for request in walk.ready:
             if request not in walk.late:
                 plan.add_pausing(request)

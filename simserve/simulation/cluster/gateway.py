@@ -19,7 +19,6 @@ from simserve.simulation.cluster.queue import GatewayQueue, tokens_of
 from simserve.simulation.cluster.recorder import NOBODY, GroupRecorder
 from simserve.simulation.cluster.routers import Pool, Router, pool_of
 from simserve.simulation.cluster.spec import ClusterSpec
-from simserve.simulation.replica import Run
 from simserve.simulation.sources import Source
 
 
@@ -162,9 +161,6 @@ class Gateway:
         self._count(requests)
         if self._handover is not None:
             self._serve_soon()
-
-    def ran(self, member: Member, run: Run) -> None:
-        """Of no interest; see :class:`simserve.simulation.cluster.member.MemberObserver`."""
 
     def refused(self, member: Member, request: Request) -> None:
         """See :class:`simserve.simulation.cluster.member.MemberObserver`."""
