@@ -68,7 +68,7 @@ class Scheduler(ABC):
     """Whether a prompt is computed in one step, so that the token budget bounds what the engine can hold."""
 
     __slots__ = (
-        "_added", "_admissions", "_completed", "_decoding", "_ending", "_head_failed", "_head_may_change", "_kept_free",
+        "_admissions", "_completed", "_decoding", "_ending", "_head_failed", "_head_may_change", "_kept_free",
         "_prefilling", "_stalled_step", "_stalls", "_starved", "blocks", "least_free_blocks", "limits", "most_tokens",
         "requests", "running", "steps", "waiting",
     )  # fmt: skip
@@ -94,7 +94,6 @@ class Scheduler(ABC):
         """Decodes that the last step's budget did not reach."""
         self._ending: dict[int, list[Request]] = {}
         self._kept_free = int(limits.watermark * limits.num_blocks)
-        self._added = 0
         self._admissions = 0
         self._head_failed: tuple[Request, int] | None = None
         self._head_may_change = False
@@ -135,8 +134,6 @@ class Scheduler(ABC):
             )
         if request.output_tokens > most_tokens - request.input_tokens:
             request.output_tokens = most_tokens - request.input_tokens
-        self._added += 1
-        request.number = self._added
         self.requests += 1
         self.waiting.push(request)
 

@@ -207,6 +207,13 @@ class VllmV1Priority(VllmV1):
     def __init__(self, limits: SchedulerLimits) -> None:
         super().__init__(limits)
         self.waiting = KeyedQueue(_urgency)
+        self._added = 0
+
+    def add(self, request: Request) -> None:
+        """See :meth:`Scheduler.add`; equals go in order of coming."""
+        self._added += 1
+        request.number = self._added
+        super().add(request)
 
     def _make_room(self, plan: StepPlan, budget: int, needed: int, blocks: int, chunks: dict[Request, int]) -> int:
         return self._walk_running(plan, budget)

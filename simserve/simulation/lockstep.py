@@ -125,7 +125,7 @@ class LockStepRank(Replica):
         for chunk in plan.chunks:
             if chunk.request.scheduled_s != chunk.request.scheduled_s:  # NaN: its first step
                 chunk.request.scheduled_s = now_s
-        self._run = Run(plan, now_s, [seconds])
+        self._run = Run(plan, now_s, seconds)
 
     def _new_alarm(self) -> Alarm:
         if hasattr(self, "_lock_step"):  # it has failed
