@@ -1,12 +1,10 @@
-"""``/v1/responses``: create, look up, delete. Responses are remembered in this process, the latest of them."""
+"""``/v1/responses``: create, look up, delete, and count what a response would read."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import orjson
@@ -23,55 +21,15 @@ from simserve.server.protocol import ChatRequest
 from simserve.server.request_ids import current_request_id
 from simserve.server.responses import timing_headers
 from simserve.server.responses_api.events import EventWriter
+from simserve.server.responses_api.items import page, told_input, with_references
 from simserve.server.responses_api.objects import Head, answer_messages, finished
-from simserve.server.responses_api.request import ResponsesRequest
+from simserve.server.responses_api.request import ResponsesRequest, refuse
+from simserve.server.responses_api.store import Store, Stored
 from simserve.server.service import Service
 from simserve.server.streaming import SSE_HEADERS
 from simserve.server.streams import Ended, check_not_given_up, longest_choices, opened
 
 Json = dict[str, Any]
-
-MAX_STORED = 1_000
-MAX_STORED_BYTES = 64 * 2**20
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A response, and the conversation up to it."""
-
-    body: bytes
-    messages: list[Json]
-    size_bytes: int
-
-
-class Store:
-    """The latest responses, for those who go on from one."""
-
-    def __init__(self) -> None:
-        self._by_id: OrderedDict[str, Stored] = OrderedDict()
-        self._bytes = 0
-
-    def put(self, number: str, body: bytes, messages: list[Json]) -> None:
-        """Remember a response; the oldest are forgotten where there are too many."""
-        stored = Stored(body, messages, len(body) + len(orjson.dumps(messages)))
-        self._by_id[number] = stored
-        self._bytes += stored.size_bytes
-        while len(self._by_id) > MAX_STORED or self._bytes > MAX_STORED_BYTES:
-            _, oldest = self._by_id.popitem(last=False)
-            self._bytes -= oldest.size_bytes
-
-    def get(self, number: str, param: str | None = None) -> Stored:
-        """Raises :class:`ApiError` (404) for one that is not there, or not any more."""
-        stored = self._by_id.get(number)
-        if stored is None:
-            message = f"There is no response {number!r} here; this server forgets old ones, and all when it ends."
-            raise ApiError(message, status=404, param=param, code="response_not_found")
-        return stored
-
-    def remove(self, number: str) -> None:
-        """As :meth:`get`."""
-        self._bytes -= self.get(number).size_bytes
-        del self._by_id[number]
 
 
 class ResponsesRoutes:
@@ -86,16 +44,18 @@ class ResponsesRoutes:
         """The routes, for ``app.add_routes``."""
         return [
             web.post("/v1/responses", self.create),
+            web.post("/v1/responses/input_tokens", self.input_tokens),
             web.get("/v1/responses/{id}", self.look_up),
             web.delete("/v1/responses/{id}", self.delete),
+            web.get("/v1/responses/{id}/input_items", self.input_items),
+            web.post("/v1/responses/{id}/cancel", self.cancel),
         ]
 
     async def create(self, request: web.Request) -> web.StreamResponse:
         """``POST /v1/responses``: an answer in the form of OpenAI's Responses API"""
-        body = await read_body(request, ResponsesRequest, defaults={"stream": self._limits.rules.streaming_default})
-        previous = body.previous_response_id
-        earlier = self._store.get(previous, "previous_response_id").messages if previous else []
-        chat = await read_body(request, ChatRequest, self._models.refuse, given=body.chat(earlier))
+        streamed = {"stream": self._limits.rules.streaming_default}
+        body = await read_body(request, ResponsesRequest, refuse, streamed)
+        body, earlier, chat = await self._understood(request, body)
         async with self._models.use(body.model) as service:
             head = Head(current_request_id().replace("-", ""), service.model, body)
             plan = await service.planner.chat(chat, head.id)
@@ -113,17 +73,43 @@ class ResponsesRoutes:
             await self._done(request, service, head, plan, pieces, ended, [*earlier, *body.messages()])
             return response
 
+    async def _understood(
+        self, request: web.Request, body: ResponsesRequest
+    ) -> tuple[ResponsesRequest, Sequence[Json], ChatRequest]:
+        """The body with what it refers to in its place, the messages before it, and the chat that all amounts to."""
+        body = body.model_copy(update={"input": with_references(body.input, self._store.item)})
+        previous = body.previous_response_id
+        earlier = self._store.get(previous, "previous_response_id").messages if previous else ()
+        return body, earlier, await read_body(request, ChatRequest, self._models.refuse, given=body.chat(earlier))
+
+    async def input_tokens(self, request: web.Request) -> web.Response:
+        """``POST /v1/responses/input_tokens``: how many tokens it would read, as ``usage`` counts them"""
+        body, _, chat = await self._understood(request, await read_body(request, ResponsesRequest, refuse))
+        async with self._models.use(body.model) as service:
+            tokens, _ = await service.planner.chat_prompt(chat)
+            return _json({"object": "response.input_tokens", "input_tokens": len(tokens)})
+
+    async def input_items(self, request: web.Request) -> web.Response:
+        """``GET /v1/responses/{id}/input_items``: what was asked, item by item"""
+        return _json(page(self._store.get(request.match_info["id"]).asked, request.query))
+
+    async def cancel(self, request: web.Request) -> web.Response:
+        """``POST /v1/responses/{id}/cancel``: 400, since none is made in the background; hang up instead"""
+        self._store.get(request.match_info["id"])
+        raise ApiError("Only a response that is made in the background can be cancelled, and this one is not.")
+
     async def look_up(self, request: web.Request) -> web.Response:
         """``GET /v1/responses/{id}``: one that was given before"""
         stored = self._store.get(request.match_info["id"])
+        if request.query.get("stream", "").lower() in ("true", "1"):
+            raise ApiError("Only a response that is made in the background can be streamed again.", param="stream")
         return web.Response(body=stored.body, content_type="application/json")
 
     async def delete(self, request: web.Request) -> web.Response:
         """``DELETE /v1/responses/{id}``: forget it"""
         number = request.match_info["id"]
         self._store.remove(number)
-        body = orjson.dumps({"id": number, "object": "response", "deleted": True})
-        return web.Response(body=body, content_type="application/json")
+        return _json({"id": number, "object": "response", "deleted": True})
 
     async def _streamed(
         self, request: web.Request, head: Head, plan: Plan, stream: AsyncIterator[TokenEvent]
@@ -171,7 +157,8 @@ class ResponsesRoutes:
         await self._limits.charging.give_back(request, plan.output_tokens - ended.tokens)
         if head.request.store:
             body = orjson.dumps(finished(head, plan, pieces, ended) | {"completed_at": int(time.time())})
-            self._store.put(head.id, body, [*messages, *answer_messages(merged(pieces))])
+            asked = told_input(head.number, head.request.input)
+            self._store.put(head.id, Stored(body, asked, [*messages, *answer_messages(merged(pieces))]))
 
 
 async def _read(choice: Choice, stream: AsyncIterator[TokenEvent]) -> tuple[list[Piece], Ended]:
@@ -181,3 +168,7 @@ async def _read(choice: Choice, stream: AsyncIterator[TokenEvent]) -> tuple[list
         tokens += event.tokens
         pieces.append(choice.read(event))
     return pieces, Ended.of(choice, tokens, event.timing)
+
+
+def _json(body: Json) -> web.Response:
+    return web.Response(body=orjson.dumps(body), content_type="application/json")
