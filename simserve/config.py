@@ -45,6 +45,7 @@ class EngineOptions:
     ``host_request_us`` are what the host does around a step, and for each request in it, in microseconds.
     ``speculative_config`` is JSON, or the object, of :mod:`simserve.simulation.features.speculation`.
     ``kv_offloading_size`` and ``kv_disk_size`` are GiB of a replica's host for KV; bandwidths are 10^9 bytes a second.
+    ``lora_load_ms`` is what reading an adapter takes beside its bytes.
     Raises :class:`ConfigError` for a value that no engine could run with.
     """
 
@@ -84,6 +85,12 @@ class EngineOptions:
     kv_disk_bandwidth: float | None = None
     kv_disk_latency_us: float | None = None
     speculative_config: str | dict[str, Any] | None = None
+    enable_lora: bool = False
+    max_loras: int | None = None
+    max_lora_rank: int | None = None
+    max_cpu_loras: int | None = None
+    lora_load_ms: float | None = None
+    lora_disk_bandwidth: float | None = None
 
     def __post_init__(self) -> None:
         _at_least_one("--tensor-parallel-size", self.tensor_parallel_size)
@@ -103,6 +110,7 @@ class EngineOptions:
         _not_negative("--host-step-us", self.host_step_us)
         _not_negative("--host-request-us", self.host_request_us)
         _check_tiers(self)
+        _check_lora(self)
         if isinstance(self.speculative_config, dict):
             object.__setattr__(self, "speculative_config", json.dumps(self.speculative_config))
         if self.num_gpu_blocks is not None and self.num_gpu_blocks < 2:
@@ -170,6 +178,30 @@ def _check_tiers(options: EngineOptions) -> None:
     for what in ("bandwidth", "latency_us"):
         if getattr(options, f"kv_disk_{what}") is not None and options.kv_disk_size is None:
             raise ConfigError(f"--kv-disk-{what.replace('_', '-')} needs --kv-disk-size: without it there is no disk")
+
+
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""What ``--max-lora-rank`` takes, as in vLLM."""
+
+LORA_OPTIONS = ("max_loras", "max_lora_rank", "max_cpu_loras", "lora_load_ms", "lora_disk_bandwidth")
+
+
+def _check_lora(options: EngineOptions) -> None:
+    for name in LORA_OPTIONS if not options.enable_lora else ():
+        if getattr(options, name) is not None:
+            raise ConfigError(f"--{name.replace('_', '-')} needs --enable-lora: without it there are no adapters")
+    _at_least_one("--max-loras", options.max_loras)
+    rank = options.max_lora_rank
+    if rank is not None and rank not in LORA_RANKS:
+        raise ConfigError(f"--max-lora-rank {rank} is none of vLLM's: {', '.join(map(str, LORA_RANKS))}")
+    slots, cached = options.max_loras or 1, options.max_cpu_loras
+    if cached is not None and cached < slots:
+        raise ConfigError(
+            f"--max-cpu-loras {cached} is less than --max-loras {slots}: what is on the device is on the host too"
+        )
+    _not_negative("--lora-load-ms", options.lora_load_ms)
+    if options.lora_disk_bandwidth is not None and not 0 < options.lora_disk_bandwidth < float("inf"):
+        raise ConfigError(f"--lora-disk-bandwidth must be more than 0, not {options.lora_disk_bandwidth}")
 
 
 def _at_least_one(flag: str, value: int | None) -> None:

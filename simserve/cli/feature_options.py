@@ -6,8 +6,8 @@ import argparse
 
 
 def add_feature_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of KV tiers and speculative decoding."""
-    from simserve.cli.options import number
+    """Add the options of KV tiers, speculative decoding and adapters."""
+    from simserve.cli.options import number, whole_number
 
     group = parser.add_argument_group(
         "KV tiers", "Where prefixes are kept beside the device; docs/replica_features.md."
@@ -28,3 +28,13 @@ def add_feature_arguments(parser: argparse.ArgumentParser) -> None:
         help='as {"method": "draft_model", "model": "Llama-3.2-1B-Instruct", "num_speculative_tokens": 3, '
         '"acceptance": [0.8, 0.6, 0.4]}; also ngram and eagle (none)',
     )
+    group = parser.add_argument_group("LoRA adapters", "Their weights and what they cost; docs/replica_features.md.")
+    group.add_argument("--enable-lora", action="store_true", help="requests may ask for an adapter (no)")
+    for flag, kind, unit, meaning in (
+        ("--max-loras", whole_number, "N", "adapters in one step, each with a slot in the device's memory (1)"),
+        ("--max-lora-rank", whole_number, "R", "rank that slots are made for, and that adapters have here (16)"),
+        ("--max-cpu-loras", whole_number, "N", "adapters that the host keeps (--max-loras)"),
+        ("--lora-load-ms", number, "MS", "to read an adapter that the host does not keep, beside its bytes (100)"),
+        ("--lora-disk-bandwidth", number, "GB/S", "of the disk that it is read from (6.5)"),
+    ):
+        group.add_argument(flag, type=kind, metavar=unit, help=meaning)

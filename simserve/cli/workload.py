@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from simserve.cli.options import number, whole_number
 from simserve.errors import ConfigError
@@ -13,7 +14,7 @@ from simserve.errors import ConfigError
 if TYPE_CHECKING:
     from simserve.metrics.result import Result
     from simserve.simulation import Source
-    from simserve.workload import ArrivalProcess, ThinkTime, Workload
+    from simserve.workload import ArrivalProcess, Sessions, ThinkTime, Workload
 
 DEFAULT_PROMPTS, DEFAULT_RATE, DEFAULT_INPUT, DEFAULT_OUTPUT = 1000, math.inf, "1024", "128"
 """As in ``vllm bench serve``."""
@@ -24,6 +25,7 @@ LENGTH = "N|DISTRIBUTION"
 
 RAMP = ("ramp_up_strategy", "ramp_up_start_rps", "ramp_up_end_rps")
 BURSTS = ("burst_rate", "burst_on_s", "burst_off_s")
+ADAPTERS = ("lora_adapters", "lora_share", "lora_zipf")
 SESSIONS = ("turns", "system_prompt_len")
 TRACE = ("window", "rate_scale", "max_input", "speed")
 SYNTHETIC = (
@@ -51,6 +53,7 @@ def add_workload_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--seed", type=whole_number, metavar="N", help="the same seed gives the same run (0)")
     _add_synthetic_arguments(parser)
     _add_user_arguments(parser)
+    _add_adapter_arguments(parser)
     _add_trace_arguments(parser)
 
 
@@ -104,6 +107,15 @@ def _add_user_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--system-prompt-len", type=whole_number, metavar="N", help="tokens all sessions share (0)")
 
 
+def _add_adapter_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("LoRA", "Which adapter a request (or session) asks for; needs --enable-lora.")
+    group.add_argument("--lora-adapters", type=whole_number, metavar="N", help="draw from so many adapters (none)")
+    group.add_argument("--lora-share", type=number, metavar="F", help="share of the requests that have one (1)")
+    group.add_argument(
+        "--lora-zipf", type=number, metavar="E", help="the i-th is as popular as i**-E: 0 is all alike (0)"
+    )
+
+
 def _add_trace_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("changes to a trace", "Made in this order.")
     group.add_argument("--window", metavar="START:LENGTH", help="only these seconds of it")
@@ -125,14 +137,18 @@ def offered_requests(args: argparse.Namespace, block_size: int) -> Offered:
     if args.synthetic == (args.trace is not None):
         raise ConfigError("which requests? Give either --trace FILE or --synthetic")
     think_time = _think_time(args)
+    if args.lora_adapters is None:
+        _refuse(args, ADAPTERS, "is of adapters that are drawn; say from how many with --lora-adapters")
     if args.synthetic:
         _refuse(args, TRACE, "changes a --trace and synthetic requests are drawn as you like them; leave it out")
         if args.sessions is not None:
             return _sessions(args, think_time, block_size)
         _refuse(args, SESSIONS, "is for --sessions; give the number of sessions too, or leave it out")
-        return _with_users(args, _synthetic(args), think_time, _drawn_labels(args))
+        return _with_users(args, _with_adapters(args, _synthetic(args)), think_time, _drawn_labels(args))
     workload, labels = _trace(args)
-    return _with_users(args, workload, think_time, labels)
+    if workload.adapters is not None:
+        _refuse(args, ADAPTERS, "draws adapters, which this trace names; leave it out")
+    return _with_users(args, _with_adapters(args, workload), think_time, labels)
 
 
 def _synthetic(args: argparse.Namespace) -> Workload:
@@ -164,7 +180,7 @@ def _sessions(args: argparse.Namespace, think_time: ThinkTime, block_size: int) 
         system_tokens=args.system_prompt_len or 0,
         unit_tokens=block_size,
     )
-    return Offered(Conversations(sessions, args.max_concurrency), _drawn_labels(args))
+    return Offered(Conversations(_with_adapters(args, sessions), args.max_concurrency), _drawn_labels(args))
 
 
 def _with_users(args: argparse.Namespace, workload: Workload, think_time: ThinkTime, labels: Result) -> Offered:
@@ -176,6 +192,21 @@ def _with_users(args: argparse.Namespace, workload: Workload, think_time: ThinkT
 
     think_s = think_time.draw(random_streams(_seed(args)).think_times, len(workload))
     return Offered(ClosedLoop(workload, args.max_concurrency, think_s, args.stagger or 0.0), labels)
+
+
+Requests = TypeVar("Requests", "Workload", "Sessions")
+
+
+def _with_adapters(args: argparse.Namespace, requests: Requests) -> Requests:
+    """``requests`` with adapters drawn for each, or each session, if ``args`` ask for any."""
+    if args.lora_adapters is None:
+        return requests
+    from simserve.workload import AdapterChoice, Sessions
+
+    share = 1.0 if args.lora_share is None else args.lora_share
+    choice = AdapterChoice(args.lora_adapters, share, args.lora_zipf or 0.0)
+    count = len(requests.start_s) if isinstance(requests, Sessions) else len(requests)
+    return replace(requests, adapters=choice.draw(_seed(args), count))
 
 
 def _think_time(args: argparse.Namespace) -> ThinkTime:
@@ -263,7 +294,7 @@ def _drawn_labels(args: argparse.Namespace) -> Result:
 
 
 def _labels(args: argparse.Namespace, names: tuple[str, ...]) -> Result:
-    given = _given(args, (*names, "max_concurrency", "stagger", "think_time", "seed"))
+    given = _given(args, (*names, *ADAPTERS, "max_concurrency", "stagger", "think_time", "seed"))
     return {name: _plain(getattr(args, name)) for name in given}
 
 

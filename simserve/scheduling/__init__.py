@@ -6,7 +6,7 @@ from simserve.scheduling.numbered_kv_cache import NumberedKVCache
 from simserve.scheduling.orca import Orca
 from simserve.scheduling.pipelined import Cohort, Pipelined, PipelinedPriority
 from simserve.scheduling.plan import PrefillChunk, Stall, StepPlan
-from simserve.scheduling.request import Request, Status
+from simserve.scheduling.request import AdapterRequest, Request, Status
 from simserve.scheduling.sarathi import Sarathi
 from simserve.scheduling.scheduler import Options, Scheduler, SchedulerLimits
 from simserve.scheduling.sglang import SGLang
@@ -25,6 +25,7 @@ POLICIES: dict[str, type[Scheduler]] = {
 """Scheduling policies by the name that ``--policy`` takes."""
 
 __all__ = [
-    "POLICIES", "Cohort", "NumberedKVCache", "Options", "Pipelined", "PipelinedPriority", "PrefillChunk", "Request",
-    "Scheduler", "SchedulerLimits", "Stall", "Status", "StepPlan", "VllmV1", "VllmV1Priority",
+    "POLICIES", "AdapterRequest", "Cohort", "NumberedKVCache", "Options", "Pipelined", "PipelinedPriority",
+    "PrefillChunk", "Request", "Scheduler", "SchedulerLimits", "Stall", "Status", "StepPlan", "VllmV1",
+    "VllmV1Priority",
 ]  # fmt: skip

@@ -49,6 +49,9 @@ class Request:
         "unit_runs", "unit_tokens", "units",
     )  # fmt: skip
 
+    adapter: int = 0
+    """The number of the LoRA adapter that it asks for; see :class:`AdapterRequest`."""
+
     def __init__(
         self,
         request_id: Hashable,
@@ -115,3 +118,34 @@ class Request:
 
     def __repr__(self) -> str:
         return f"Request({self.request_id!r}, in={self.input_tokens}, out={self.produced_tokens}/{self.output_tokens})"
+
+
+class AdapterRequest(Request):
+    """One that may ask for the LoRA adapter of a number from 1 up; others do without the place for it."""
+
+    __slots__ = ("adapter",)
+
+    def __init__(
+        self,
+        request_id: Hashable,
+        input_tokens: int,
+        output_tokens: int,
+        *,
+        arrival_s: float = 0.0,
+        units: Sequence[int] = (),
+        unit_tokens: int = 0,
+        priority: int = 0,
+        session: Hashable = None,
+        adapter: int = 0,
+    ) -> None:
+        super().__init__(
+            request_id,
+            input_tokens,
+            output_tokens,
+            arrival_s=arrival_s,
+            units=units,
+            unit_tokens=unit_tokens,
+            priority=priority,
+            session=session,
+        )
+        self.adapter = adapter

@@ -25,6 +25,7 @@ from simserve.server.models import ModelPool, Models
 from simserve.server.operations import Operations, Operator
 from simserve.server.request_ids import request_ids, say_request_id
 from simserve.server.responses_api.routes import ResponsesRoutes
+from simserve.server.responses_api.store import KeptHere, Store
 from simserve.server.routes import Routes
 from simserve.server.scoring import ScoringRoutes
 from simserve.server.secrecy import SECRETS, Secrets
@@ -40,12 +41,13 @@ def build_app(
     counter: Counter | None = None,
     failures: Failures | None = None,
     operator: Operator | None = None,
+    store: Store | None = None,
 ) -> web.Application:
     """An application that serves ``models``, which are to be started before the first request.
 
     ``drain`` counts those inside, ``counter`` what keys may use, ``failures`` fails some, ``operator`` answers who runs
-    the server; each is made here if it is not given. Run it with ``handler_cancellation=True``: that is how a client
-    that hung up reaches the engine.
+    the server, ``store`` keeps responses; each is made here if it is not given. Run it with
+    ``handler_cancellation=True``: that is how a client that hung up reaches the engine.
     """
     server, charging, secrets = settings.server, Charging(counter or Rates()), Secrets(settings.auth)
     drain, failures = drain or Drain(), failures or Failures(settings.failures)
@@ -69,7 +71,11 @@ def build_app(
     )
     app[SECRETS] = secrets
     limits = RequestLimits(settings.inference, charging, drain)
-    answering = (Routes(models, limits), ResponsesRoutes(models, limits), ScoringRoutes(models, limits))
+    answering = (
+        Routes(models, limits),
+        ResponsesRoutes(models, limits, store or KeptHere()),
+        ScoringRoutes(models, limits),
+    )
     running = (operator, AdapterRoutes(models), AdminRoutes(models, failures))
     for routes in (*answering, TextRoutes(models), *running, ApiDocs()):
         app.add_routes(routes.table())

@@ -184,16 +184,21 @@ def _reasons(finish_reason: str | None, stop_reason: str | int | None) -> dict[s
 class ChunkWriter:
     """Frames of one choice of a stream; all but a token's text is made once, when the stream begins."""
 
-    def __init__(self, envelope: Envelope, index: int) -> None:
+    def __init__(self, envelope: Envelope, index: int, usage_before: dict[str, object] | None = None) -> None:
         self._envelope = envelope
         self._index = index
+        self._usage_before = usage_before
+        """What the first frame says of usage, where each frame does."""
         marker = "\x00"
         frame = self._frame({"content": marker} if envelope.chat else marker)
         self._head, self._tail = frame.split(orjson.dumps(marker))
 
     def opening(self) -> bytes:
         """The frame that says who speaks (chat only); to be sent with the first token, never before it."""
-        return self._frame({"role": "assistant", "content": ""}) if self._envelope.chat else b""
+        if not self._envelope.chat:
+            return b""
+        frame = self._frame({"role": "assistant", "content": ""})
+        return frame if self._usage_before is None else _with_usage(frame, self._usage_before)
 
     def text(self, text: str) -> bytes:
         """The frame of one token of which there is nothing to say but its text."""
@@ -251,8 +256,10 @@ class ChunkWriter:
 class TokenIdWriter(ChunkWriter):
     """The same with vLLM's ``token_ids`` in each chunk, and those of the prompt in the first."""
 
-    def __init__(self, envelope: Envelope, index: int, prompt_token_ids: Sequence[int]) -> None:
-        super().__init__(envelope, index)
+    def __init__(
+        self, envelope: Envelope, index: int, prompt_token_ids: Sequence[int], usage_before: dict[str, object] | None
+    ) -> None:
+        super().__init__(envelope, index, usage_before)
         self._prompt: dict[str, object] = {"prompt_token_ids": list(prompt_token_ids)}
 
     def opening(self) -> bytes:
@@ -274,11 +281,12 @@ class TokenIdWriter(ChunkWriter):
         return fields
 
 
-def writer_for(envelope: Envelope, plan: Plan, choice: Choice) -> ChunkWriter:
-    """What makes the frames of ``choice``."""
+def writer_for(envelope: Envelope, plan: Plan, choice: Choice, *, tells_usage: bool = False) -> ChunkWriter:
+    """What makes the frames of ``choice``; ``tells_usage`` says that each has the usage so far."""
+    before = usage(plan.prompt_tokens, 0) if tells_usage else None
     if plan.tells is not None and plan.tells.token_ids:
-        return TokenIdWriter(envelope, choice.index, choice.sequence.prompt_token_ids)
-    return ChunkWriter(envelope, choice.index)
+        return TokenIdWriter(envelope, choice.index, choice.sequence.prompt_token_ids, before)
+    return ChunkWriter(envelope, choice.index, before)
 
 
 def closing_frame(envelope: Envelope, extras: Mapping[str, object]) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import orjson
@@ -14,6 +14,7 @@ from simserve.server.bodies import read_body
 from simserve.server.embeddings import EmbeddingRequest, embeddings_body
 from simserve.server.errors import model_not_found
 from simserve.server.limits import RequestLimits, taken_deadline
+from simserve.server.load_header import load_header
 from simserve.server.logs import note
 from simserve.server.models import Models
 from simserve.server.plans import Plan
@@ -121,14 +122,16 @@ class Routes:
         async with opened(service.engine, [choice.sequence for choice in plan.choices]) as streams:
             ended: Sequence[Ended]
             if body.stream:
-                response: web.StreamResponse = web.StreamResponse(headers=SSE_HEADERS)
+                load = await load_header(request.headers, lambda: self._models.engine_load(body.model))
+                response: web.StreamResponse = web.StreamResponse(headers={**SSE_HEADERS, **load})
                 await response.prepare(request)
                 deadline_s = taken_deadline(request)
                 ended = await stream_answer(request, response, body, envelope, plan, streams, deadline_s)
             else:
                 pairs = zip(plan.choices, streams, strict=True)
                 ended = answers = await together([whole_answer(choice, stream) for choice, stream in pairs])
-                response = _whole_response(envelope, plan, answers)
+                load = await load_header(request.headers, lambda: self._models.engine_load(body.model))
+                response = _whole_response(envelope, plan, answers, load)
         service.answered(*longest_choices(plan, ended))
         if ended:
             output_tokens = sum(one.tokens for one in ended)
@@ -144,11 +147,11 @@ def _envelope(request: web.Request, service: Service, body: CompletionFields, *,
     return Envelope(prefix + number, service.model, int(time.time()), chat)
 
 
-def _whole_response(envelope: Envelope, plan: Plan, answers: Sequence[Answer]) -> web.Response:
+def _whole_response(envelope: Envelope, plan: Plan, answers: Sequence[Answer], load: Mapping[str, str]) -> web.Response:
     return web.Response(
         body=whole_body(envelope, plan, answers),
         content_type="application/json",
-        headers=timing_headers(answers),
+        headers={**timing_headers(answers), **load},
     )
 
 

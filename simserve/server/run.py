@@ -22,6 +22,7 @@ from simserve.server.failures import Failures
 from simserve.server.limits import Counter, Drain
 from simserve.server.models import ModelPool, Models
 from simserve.server.operations import Operator
+from simserve.server.responses_api.store import Store
 from simserve.server.service import Service
 from simserve.server.settings import Settings
 from simserve.server.sockets import bound_sockets
@@ -124,13 +125,14 @@ async def listening(
     counter: Counter | None = None,
     failures: Failures | None = None,
     operator: Operator | None = None,
+    store: Store | None = None,
     *,
     shared: bool = False,
 ) -> AsyncIterator[str]:
     """Serve inside the ``async with`` block; yields the URL. A service stands for a pool of that one model.
 
-    ``counter``, ``failures`` and ``operator`` are as in :func:`build_app`; ``shared`` lets other processes have
-    the same port.
+    ``counter``, ``failures``, ``operator`` and ``store`` are as in :func:`build_app`; ``shared`` lets other processes
+    have the same port.
 
     At the end, or once ``drain`` waits, no new client is let in. At the end the engines end all open streams, and who
     has not read its last bytes after a second of grace is cut off.
@@ -138,7 +140,7 @@ async def listening(
     models = ModelPool.of(models, settings.server.max_waiting_requests) if isinstance(models, Service) else models
     drain = drain or Drain()
     runner = web.AppRunner(
-        build_app(models, settings, drain, counter, failures, operator),
+        build_app(models, settings, drain, counter, failures, operator, store),
         access_log=None,
         logger=_http_log(),
         handler_cancellation=True,

@@ -55,7 +55,9 @@ async def stream_answer(
     """
     wire = EventWire(request.transport, chunked=response.headers.get("Transfer-Encoding") == "chunked")
     so_far = _UsageSoFar(plan.prompt_tokens) if body.usage_in_every_chunk() else None
-    sinks = [ChoiceSink(wire, writer_for(envelope, plan, choice), choice, so_far) for choice in plan.choices]
+    tells = so_far is not None
+    writers = [writer_for(envelope, plan, choice, tells_usage=tells) for choice in plan.choices]
+    sinks = [ChoiceSink(wire, *pair, so_far) for pair in zip(writers, plan.choices, strict=True)]
     if so_far is not None:
         so_far.sinks = sinks
     ended: Sequence[Ended] = []

@@ -22,7 +22,7 @@ NEEDED = ("torch", "safetensors", "jinja2")
 
 ONLY_SIMULATED = (
     "quantization", "kv_cache_dtype", "count_graph_memory", "front_end", "api_server_count", "kv_offloading_size",
-    "speculative_config", "pipeline_parallel_size",
+    "speculative_config", "pipeline_parallel_size", "enable_lora",
 )  # fmt: skip
 """Options that the torch engine has nothing for; it is eager whatever ``enforce_eager`` says."""
 

@@ -60,6 +60,8 @@ def plan_for(
         )
     samples = not isinstance(model, StageModel) or model.is_last
     counted = options.count_graph_memory and hardware.kind == "gpu" and not options.enforce_eager
+    # vLLM captures each with adapters and without (cudagraph_specialize_lora).
+    graphs = captured_graphs(max_num_seqs, token_budget) * (2 if options.enable_lora else 1)
     return plan_memory(
         model,
         hardware,
@@ -71,6 +73,6 @@ def plan_for(
         block_size=options.block_size,
         max_num_batched_tokens=token_budget,
         max_num_seqs=min(max_num_seqs, MOST_LOGITS_SEQS) if samples else 0,
-        graph_bytes=GRAPH_BYTES * captured_graphs(max_num_seqs, token_budget) if counted else 0,
+        graph_bytes=GRAPH_BYTES * graphs if counted else 0,
         devices=devices * options.pipeline_parallel_size,
     )

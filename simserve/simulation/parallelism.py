@@ -63,8 +63,8 @@ def with_pipeline_defaults(options: EngineOptions) -> EngineOptions:
 def layout_of(model: ModelSpec, policy: type[Scheduler], options: EngineOptions, ranks: Ranks) -> Layout:
     """How ``options`` lay ``model`` out; raises :class:`SimServeError` subclasses for what cannot be."""
     stages = options.pipeline_parallel_size
-    for name in ("kv_offloading_size", "speculative_config") if stages > 1 else ():
-        if getattr(options, name) is not None:
+    for name in ("kv_offloading_size", "speculative_config", "enable_lora") if stages > 1 else ():
+        if getattr(options, name) not in (None, False):
             flag = f"--{name.replace('_', '-')}"
             raise ConfigError(
                 f"{flag} and --pipeline-parallel-size cannot be simulated together; leave one of them out"

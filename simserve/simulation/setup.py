@@ -16,11 +16,14 @@ from simserve.latency import (
     anchors_for,
     compiled_step_timer,
 )
+from simserve.latency.adapters import WORDS, AdapterStepTimer
 from simserve.latency.front_end import FRONT_END, FrontEndCosts, front_end_named
 from simserve.latency.host import VLLM_V0, VLLM_V1, HostCosts
 from simserve.models import ModelSpec
 from simserve.scheduling import Scheduler, SchedulerLimits
+from simserve.scheduling.adapters import AdapterVllmV1
 from simserve.scheduling.speculative import SpeculativeVllmV1
+from simserve.simulation.features.adapters import AdapterSetup, adapters_of
 from simserve.simulation.features.build import policy_with
 from simserve.simulation.features.kv_tiers import TierSizes, tier_sizes
 from simserve.simulation.features.speculation import Speculation, speculation_of
@@ -70,6 +73,7 @@ class EngineSetup:
     tiers: TierSizes | None = None
     """Of KV below the device, if there are any."""
     speculation: Speculation | None = None
+    adapters: AdapterSetup | None = None
     ranks: Ranks = ALONE
     """Of which this is one."""
 
@@ -90,6 +94,8 @@ class EngineSetup:
         scheduler = new_scheduler(self.policy, self.limits, self.options)
         if self.speculation is not None and isinstance(scheduler, SpeculativeVllmV1):
             scheduler.speculate(self.speculation.drafts)
+        if self.adapters is not None and isinstance(scheduler, AdapterVllmV1):
+            scheduler.allow_adapters(self.adapters.slots)
         return scheduler
 
 
@@ -112,6 +118,9 @@ def prepare(
     speculation = speculation_of(model, hardware, options)
     if speculation is not None:
         memory = speculation.in_memory(memory, model, hardware, options)
+    adapters = adapters_of(model, hardware, options, formats, edge)
+    if adapters is not None:
+        memory = adapters.in_memory(memory, model, hardware, options)
     num_blocks = options.num_gpu_blocks or memory.num_blocks
     kv_tokens = (num_blocks - 1) * options.block_size
     limits = SchedulerLimits(
@@ -129,7 +138,9 @@ def prepare(
         schedule_conservativeness=_given(options.schedule_conservativeness),
     )
     most_tokens = _most_tokens_in_a_step(policy, limits)
-    timer, uncertainty = _step_times(layout, hardware, options, formats, most_tokens, max_num_seqs, edge, speculation)
+    timer, uncertainty = _step_times(
+        layout, hardware, options, formats, most_tokens, max_num_seqs, edge, speculation, adapters
+    )
     front_end = front_end_named(options.front_end)
     if front_end is None and options.api_server_count is not None:
         raise ConfigError("--api-server-count needs a front end whose processes it counts: add --front-end vllm-v1")
@@ -148,6 +159,7 @@ def prepare(
         front_end,
         tier_sizes(options, hardware, memory.block_bytes),
         speculation,
+        adapters,
         ranks,
     )
 
@@ -161,6 +173,7 @@ def _step_times(
     max_seqs: int,
     edge: int,
     speculation: Speculation | None,
+    adapters: AdapterSetup | None,
 ) -> tuple[StepTimer, str]:
     """The timer, and how far off it may be in words.
 
@@ -170,7 +183,7 @@ def _step_times(
     own_host = options.host_step_us is not None or options.host_request_us is not None
     plain = formats.quantization is None and formats.kv_dtype == formats.dtype and not own_host
     alone = options.tensor_parallel_size == 1 and layout.is_plain
-    if plain and speculation is None and options.engine_preset is None and alone:
+    if plain and speculation is None and adapters is None and options.engine_preset is None and alone:
         anchors = anchors_for(model, hardware, formats.dtype)
     if anchors is not None:
         half_width = anchored_uncertainty(model, hardware, anchors)
@@ -206,8 +219,11 @@ def _step_times(
         max_tokens=max_tokens,
         max_seqs=max_seqs,
         graphs=not options.enforce_eager,
-        host=host,
+        host=host if adapters is None else HostCosts(0.0, 0.0, hidden=False, launch_s=host.launch_s),
     )
+    if adapters is not None:
+        words = f"{stated_uncertainty(hardware, formats.carried)}; {WORDS}"
+        return AdapterStepTimer(timer, host, adapters.products), words
     return timer, stated_uncertainty(hardware, formats.carried)
 
 

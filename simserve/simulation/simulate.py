@@ -23,7 +23,7 @@ from simserve.simulation.pipeline import BatchGaps
 from simserve.simulation.recorder import Recorder
 from simserve.simulation.replica import Replica, Run, StepObserver
 from simserve.simulation.setup import EngineSetup, prepare
-from simserve.simulation.sources import OpenLoop, Source, Submit
+from simserve.simulation.sources import OpenLoop, Source, Submit, check_adapters
 from simserve.simulation.watching.watcher import ReplicaWatch, Watcher
 from simserve.workload.workload import Workload
 
@@ -66,6 +66,7 @@ def simulate(
     env = simpy.Environment()
     scheduler = setup.new_scheduler()
     source = OpenLoop(workload) if isinstance(workload, Workload) else workload
+    check_adapters(source, setup.adapters is not None)
     made = Recorder if setup.speculation is None else SpeculativeRecorder
     recorder = made(scheduler, setup.timer, _reporter(on_progress, len(source)))
     observer: StepObserver = recorder if isinstance(source, OpenLoop) else _Answers(recorder, source)

@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import simpy
 
-from simserve.errors import WorkloadError
-from simserve.scheduling import Request
+from simserve.errors import ConfigError, WorkloadError
+from simserve.scheduling import AdapterRequest, Request
 from simserve.simulation.arrivals import Alarm, Moment
+from simserve.workload.adapters import units_of_adapter
 from simserve.workload.sessions import Sessions
 from simserve.workload.workload import Workload
 
@@ -51,6 +52,7 @@ class OpenLoop:
 
     def __init__(self, workload: Workload) -> None:
         self.name = workload.name
+        self.has_adapters = workload.adapters is not None
         self._workload = workload
 
     def __len__(self) -> int:
@@ -96,6 +98,7 @@ class ClosedLoop:
         if not 0 <= stagger_s < float("inf"):
             raise WorkloadError(f"users cannot come over {stagger_s:g} seconds; give 0 or more")
         self.name = workload.name
+        self.has_adapters = workload.adapters is not None
         self._workload = workload
         self._users = min(users, len(workload))
         self._think_s = np.broadcast_to(think_s, len(workload))
@@ -138,6 +141,7 @@ class Conversations:
         if users is not None and users < 1:
             raise WorkloadError(f"{users} users hold no conversations; give at least 1")
         self.name = sessions.name
+        self.has_adapters = sessions.adapters is not None
         self._sessions = sessions
         self._users = users
         self._session_of = np.repeat(np.arange(len(sessions.start_s)), np.diff(sessions.offsets))
@@ -187,6 +191,7 @@ class Conversations:
 
     def _send(self, turn: int, now_s: float) -> None:
         sessions, row = self._sessions, self._sent
+        session = int(self._session_of[turn])
         self._sent += 1
         self._turn_of[row] = turn
         request = Request(
@@ -194,10 +199,12 @@ class Conversations:
             int(sessions.input_tokens[turn]),
             int(sessions.output_tokens[turn]),
             arrival_s=now_s,
-            units=sessions.units(int(self._session_of[turn]), turn),
+            units=sessions.units(session, turn),
             unit_tokens=sessions.unit_tokens,
-            session=int(self._session_of[turn]),
+            session=session,
         )
+        if sessions.adapters is not None:
+            request = with_adapter(request, int(sessions.adapters[session]))
         self._submit(request)
 
 
@@ -212,8 +219,37 @@ def end_s(request: Request, env: simpy.Environment) -> float:
     return finish_s if finish_s == finish_s else float(env.now)  # NaN is not equal to itself
 
 
+def check_adapters(source: Source, may_ask: bool) -> None:
+    """Raise :class:`ConfigError` if requests of ``source`` ask for adapters and engines have none."""
+    if getattr(source, "has_adapters", False) and not may_ask:
+        raise ConfigError(f"requests of {source.name} ask for LoRA adapters: add --enable-lora to every engine")
+
+
 def requests_of(workload: Workload) -> Iterator[Request]:
     """Rows as requests, made as they are needed."""
+    rows = _plain_requests_of(workload)
+    return rows if workload.adapters is None else _with_adapters(rows, workload.adapters)
+
+
+def with_adapter(request: Request, adapter: int) -> Request:
+    """``request``, which nobody has seen yet, asking for an adapter; it shares its prompt only with those who do."""
+    return AdapterRequest(
+        request.request_id,
+        request.input_tokens,
+        request.output_tokens,
+        arrival_s=request.arrival_s,
+        units=units_of_adapter(request.units, adapter) if adapter else request.units,
+        unit_tokens=request.unit_tokens,
+        session=request.session,
+        adapter=adapter,
+    )
+
+
+def _with_adapters(requests: Iterator[Request], adapters: npt.NDArray[np.int64]) -> Iterator[Request]:
+    return map(with_adapter, requests, adapters.tolist())
+
+
+def _plain_requests_of(workload: Workload) -> Iterator[Request]:
     prefix = workload.prefix
     for start in range(0, len(workload), ROWS_PER_BATCH):
         rows = slice(start, start + ROWS_PER_BATCH)

@@ -5,6 +5,7 @@ The library ``tokenizers`` is imported when a tokenizer is loaded, not before.
 
 from __future__ import annotations
 
+from simserve.workload.adapters import AdapterChoice
 from simserve.workload.arrivals import ArrivalProcess, BurstArrivals, RampArrivals, SteadyArrivals
 from simserve.workload.chat import render_chat
 from simserve.workload.lengths import (
@@ -29,6 +30,7 @@ from simserve.workload.transform import cut_window, drop_long_prompts, scale_rat
 from simserve.workload.workload import PrefixUnits, Workload
 
 __all__ = [
+    "AdapterChoice",
     "Answer",
     "ArrivalProcess",
     "BurstArrivals",

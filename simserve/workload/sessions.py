@@ -25,6 +25,7 @@ class Sessions:
     ``start_s`` is when each session sends its first prompt, ascending. Of a turn, ``input_tokens`` is its whole prompt
     (system prompt, earlier prompts and answers, new input), ``output_tokens`` its answer, and ``think_s`` passes before
     the next turn. The first ``system_tokens`` are the same in all sessions.
+    ``adapters`` are the LoRA adapters of the sessions, see :class:`~simserve.workload.workload.Workload`.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Sessions:
     think_s: npt.NDArray[np.float64]
     system_tokens: int
     unit_tokens: int
+    adapters: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         """The number of turns, which are requests, in all sessions together."""

@@ -21,6 +21,7 @@ class RandomStreams(NamedTuple):
     think_times: np.random.Generator
     turns: np.random.Generator
     rate_scale: np.random.Generator
+    adapters: np.random.Generator
 
 
 def random_streams(seed: int) -> RandomStreams:

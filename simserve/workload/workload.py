@@ -45,6 +45,7 @@ class Workload:
 
     ``arrival_s`` are seconds since the run's start (the first is >= 0), ``input_tokens`` and ``output_tokens`` are
     at least 1. ``prefix`` is None where nothing is known to be shared: every prompt is then its own.
+    ``adapters`` are the numbers of LoRA adapters that requests ask for, 0 for none; None where nobody has one.
     ``dropped_requests`` counts rows of a trace that are not here because they had failed where it was taken.
     """
 
@@ -54,6 +55,7 @@ class Workload:
     output_tokens: npt.NDArray[np.int64]
     prefix: PrefixUnits | None = None
     dropped_requests: int = 0
+    adapters: npt.NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         rows = len(self.arrival_s)
@@ -77,4 +79,5 @@ class Workload:
             input_tokens=self.input_tokens[rows],
             output_tokens=self.output_tokens[rows],
             prefix=None if self.prefix is None else self.prefix.take(rows),
+            adapters=None if self.adapters is None else self.adapters[rows],
         )

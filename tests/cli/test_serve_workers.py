@@ -147,6 +147,44 @@ def test_the_same_request_id_at_several_workers(server: Server) -> None:
     assert {(status, headers["x-request-id"]) for status, headers, _ in replies} == {(200, "mine")}
 
 
+def response(server: Server, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:
+    """One request about responses, on a connection of its own, so that any worker may have it."""
+    data = None if body is None else json.dumps(body).encode()
+    headers = {"Authorization": "Bearer sk-all", "Content-Type": "application/json"}
+    request = urllib.request.Request(f"{server.url}/v1/responses{path}", data, headers, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status, json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.loads(error.read())
+
+
+def test_a_load_report_is_of_the_parent_s_engine(server: Server) -> None:
+    body, asked = {"prompt": "x", "max_tokens": 3}, {"endpoint-load-metrics-format": "TEXT"}
+    told = ask(server, "/v1/completions", body, **asked)[1]["endpoint-load-metrics"]
+    assert told.startswith("TEXT named_metrics.kv_cache_usage_perc=")
+
+
+def test_a_response_is_known_to_all_workers(server: Server) -> None:
+    number = response(server, "POST", "", {"input": "Hello", "max_output_tokens": 9})[1]["id"]
+    for _ in range(8):
+        assert response(server, "GET", f"/{number}")[1]["usage"]["output_tokens"] == 9
+        assert response(server, "POST", "", {"input": "More", "previous_response_id": number})[0] == 200
+    assert response(server, "DELETE", f"/{number}")[0] == 200
+    assert {response(server, "GET", f"/{number}")[0] for _ in range(8)} == {404}
+
+
+def test_any_worker_cancels_a_response_in_the_background(server: Server) -> None:
+    body = {"input": "Hello", "background": True, "max_output_tokens": 1900}
+    assert ask(server, "/clock/pause", {})[0] == 200
+    begun = [response(server, "POST", "", body)[1]["id"] for _ in range(8)]
+    assert {response(server, "POST", f"/{number}/cancel")[1]["status"] for number in begun} == {"cancelled"}
+    assert ask(server, "/clock/start", {})[0] == 200
+    until(lambda: ask(server, "/load")[2]["server_load"] == 0 and not ask(server, "/status")[2]["running_requests"])
+    assert {response(server, "GET", f"/{number}")[1]["status"] for number in begun} == {"cancelled"}
+
+
 def test_a_key_s_limits_hold_for_all_workers_together(server: Server) -> None:
     replies = [ask(server, "/v1/completions", {"prompt": [5], "max_tokens": 1}, key="sk-few") for _ in range(12)]
     assert Counter(status for status, _, _ in replies) == {200: 4, 429: 8}

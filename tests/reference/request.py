@@ -19,6 +19,7 @@ class Request:
     """
 
     __slots__ = (
+        "adapter",
         "admission",
         "arrival_s",
         "cached_tokens",
@@ -50,6 +51,7 @@ class Request:
         units: Sequence[int] = (),
         unit_tokens: int = 0,
         priority: int = 0,
+        adapter: int = 0,
     ) -> None:
         self.request_id = request_id
         self.arrival_s = arrival_s
@@ -58,6 +60,7 @@ class Request:
         self.units = units
         self.unit_tokens = unit_tokens
         self.priority = priority
+        self.adapter = adapter
         self.status = Status.WAITING
         self.computed_tokens = 0
         self.produced_tokens = 0

@@ -50,20 +50,28 @@ class VllmV1(Scheduler):
         return self.running[-1]
 
     def _schedule_waiting(self, plan: StepPlan, budget: int) -> None:
+        started = self._schedule_first(plan, budget)
+        while started:
+            budget -= started
+            started = self._schedule_first(plan, budget)
+
+    def _schedule_first(self, plan: StepPlan, budget: int) -> int:
+        """Start the first in line; the tokens it got, 0 if it cannot start."""
         limits = self.limits
-        while self.waiting and budget > 0 and len(self.running) < limits.max_num_seqs:
-            request = self.waiting[0]
-            prefix = self.blocks.find_prefix(request)
-            hit_tokens = sum(len(unit.blocks) for unit in prefix) * limits.block_size
-            if not limits.chunked_prefill and request.known_tokens - hit_tokens > budget:
-                break
-            tokens = self._tokens_wanted(request, hit_tokens, budget)
-            reserve = request.known_tokens if limits.reserve_full_prompt else hit_tokens + tokens
-            if not self.blocks.admit(request, prefix, tokens, reserve, self._keep_free()):
-                break
-            self._start(self.waiting.popleft(), hit_tokens)
-            self._take_into(plan, request, tokens)
-            budget -= tokens
+        if not self.waiting or budget <= 0 or len(self.running) >= limits.max_num_seqs:
+            return 0
+        request = self.waiting[0]
+        prefix = self.blocks.find_prefix(request)
+        hit_tokens = sum(len(unit.blocks) for unit in prefix) * limits.block_size
+        if not limits.chunked_prefill and request.known_tokens - hit_tokens > budget:
+            return 0
+        tokens = self._tokens_wanted(request, hit_tokens, budget)
+        reserve = request.known_tokens if limits.reserve_full_prompt else hit_tokens + tokens
+        if not self.blocks.admit(request, prefix, tokens, reserve, self._keep_free()):
+            return 0
+        self._start(self.waiting.popleft(), hit_tokens)
+        self._take_into(plan, request, tokens)
+        return tokens
 
     def _tokens_wanted(self, request: Request, computed_tokens: int, budget: int) -> int:
         if request.produced_tokens >= request.output_tokens:
@@ -72,6 +80,28 @@ class VllmV1(Scheduler):
         if self.limits.long_prefill_token_threshold:
             tokens = min(tokens, self.limits.long_prefill_token_threshold)
         return min(tokens, budget)
+
+
+class VllmV1Adapters(VllmV1):
+    """With LoRA: who waits for one adapter too many is put aside, and back in its place when the step is planned."""
+
+    most_adapters = 1
+
+    def _schedule_waiting(self, plan: StepPlan, budget: int) -> None:
+        put_aside: list[Request] = []
+        while True:
+            computing = [chunk.request for chunk in plan.chunks] + plan.decodes
+            adapters = {request.adapter for request in computing if request.adapter}
+            while self.waiting and self._is_one_too_many(self.waiting[0], adapters):
+                put_aside.append(self.waiting.popleft())
+            started = self._schedule_first(plan, budget)
+            if not started:
+                break
+            budget -= started
+        self.waiting.extendleft(reversed(put_aside))
+
+    def _is_one_too_many(self, request: Request, adapters: set[int]) -> bool:
+        return bool(request.adapter) and request.adapter not in adapters and len(adapters) == self.most_adapters
 
 
 class VllmV1Priority(VllmV1):

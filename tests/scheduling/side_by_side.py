@@ -19,20 +19,25 @@ import reference.sglang
 import reference.static
 import reference.vllm_v0
 import reference.vllm_v1
-from simserve.scheduling import POLICIES, Request, Scheduler, SchedulerLimits, VllmV1Priority
+from simserve.scheduling import POLICIES, AdapterRequest, Request, Scheduler, SchedulerLimits, VllmV1Priority
+from simserve.scheduling.adapters import AdapterVllmV1
 from simserve.simulation.arrivals import Moment
 from simserve.simulation.replica import Replica, Run
 
 REFERENCES: dict[str, type[Any]] = {
     "vllm-v1": reference.vllm_v1.VllmV1,
     "vllm-v1-priority": reference.vllm_v1.VllmV1Priority,
+    "vllm-v1-adapters": reference.vllm_v1.VllmV1Adapters,
     "vllm-v0": reference.vllm_v0.VllmV0,
     "sglang": reference.sglang.SGLang,
     "sarathi": reference.sarathi.Sarathi,
     "orca": reference.orca.Orca,
     "static": reference.static.Static,
 }
-FAST: dict[str, type[Scheduler]] = POLICIES | {"vllm-v1-priority": VllmV1Priority}
+FAST: dict[str, type[Scheduler]] = POLICIES | {
+    "vllm-v1-priority": VllmV1Priority,
+    "vllm-v1-adapters": AdapterVllmV1,
+}
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,7 @@ class Job:
     priority: int = 0
     abort_s: float | None = None
     after: int | None = None
+    adapter: int = 0
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,7 @@ class Case:
     policy: str = "vllm-v1"
     async_scheduling: bool = True
     unit_tokens: int = 0
+    max_loras: int = 1
 
 
 class DyadicTimer:
@@ -118,10 +125,12 @@ def run_fast(case: Case, scheduler: Scheduler | None = None) -> tuple[Outcome, F
     """``case`` on the scheduler that ships."""
     env = simpy.Environment()
     scheduler = scheduler or FAST[case.policy](case.limits)
+    if isinstance(scheduler, AdapterVllmV1):
+        scheduler.allow_adapters(case.max_loras)
     ledger = FastLedger()
     timer: Any = DyadicTimer()
     replica = Replica(env, scheduler, timer, ledger, async_scheduling=case.async_scheduling)
-    requests = serve(env, case, replica, ledger, Request)
+    requests = serve(env, case, replica, ledger, AdapterRequest)
     blocks = scheduler.blocks
     outcome = Outcome(requests, ledger.steps, ledger.gaps_s, scheduler.least_free_blocks, blocks.free_blocks)
     return outcome, ledger
@@ -131,6 +140,8 @@ def run_obvious(case: Case) -> Outcome:
     """``case`` on the reference."""
     env = simpy.Environment()
     scheduler = REFERENCES[case.policy](case.limits)
+    if isinstance(scheduler, reference.vllm_v1.VllmV1Adapters):
+        scheduler.most_adapters = case.max_loras
     replica = reference.replica.Replica(env, scheduler, DyadicTimer(), case.async_scheduling)
     requests = serve(env, case, replica, replica, reference.request.Request)
     blocks = scheduler.blocks
@@ -168,6 +179,7 @@ def serve(env: simpy.Environment, case: Case, replica: Any, notifier: Any, kind:
             units=job.units,
             unit_tokens=case.unit_tokens,
             priority=job.priority,
+            adapter=job.adapter,
         )
         for index, job in enumerate(case.jobs)
     ]

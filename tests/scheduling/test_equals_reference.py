@@ -27,6 +27,7 @@ VLLM_V1 = {
 OPTIONS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "vllm-v1": VLLM_V1,
     "vllm-v1-priority": VLLM_V1,
+    "vllm-v1-adapters": VLLM_V1,
     "vllm-v0": {"prefix_caching": ONOFF, "watermark": WATERMARKS},
     "sglang": {
         "prefix_caching": ONOFF,
@@ -66,6 +67,7 @@ def cases(draw: st.DrawFn, policy: str) -> Case:
         output_tokens=st.integers(1, 40),
         units=st.sampled_from([(), (1,), (1, 2), (1, 2, 3, 4, 5, 6), (7,), (7, 8, 9)]) if per_unit else st.just(()),
         priority=st.integers(0, 3) if policy == "vllm-v1-priority" else st.just(0),
+        adapter=st.integers(0, 4) if policy == "vllm-v1-adapters" else st.just(0),
         abort_s=st.one_of(st.none(), st.none(), st.integers(0, 300).map(lambda tick: tick / 64)),
     )
     unit_tokens = per_unit * block_size
@@ -74,7 +76,8 @@ def cases(draw: st.DrawFn, policy: str) -> Case:
     ]
     if per_unit:
         jobs += draw(sessions(longest, unit_tokens, first_job=len(jobs)))
-    return Case(jobs, limits, policy, draw(st.booleans()), unit_tokens=unit_tokens)
+    max_loras = draw(st.integers(1, 3)) if policy == "vllm-v1-adapters" else 1
+    return Case(jobs, limits, policy, draw(st.booleans()), unit_tokens, max_loras)
 
 
 @st.composite

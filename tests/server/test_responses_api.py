@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 import jsonschema
 import openai
-import orjson
 import pytest
 
 from server.serving import serving
-from simserve.server.errors import ApiError
-from simserve.server.responses_api.store import Store, Stored
+from simserve.server.responses_api.store import KeptHere
 
 MODEL = "facebook/opt-125m"
 
@@ -45,14 +44,14 @@ async def client() -> AsyncIterator[openai.AsyncOpenAI]:
 
 
 async def test_a_text(client: openai.AsyncOpenAI) -> None:
-    answer = await client.responses.create(model=MODEL, input="Hello", max_output_tokens=9)
+    answer = await client.responses.create(model="facebook/opt-125m", input="Hello", max_output_tokens=9)
     assert answer.status == "incomplete"
     assert answer.incomplete_details is not None
     assert answer.incomplete_details.reason == "max_output_tokens"
     assert answer.usage is not None
     assert answer.usage.output_tokens == 9
     assert answer.output_text
-    whole = await client.responses.create(model=MODEL, input="Hello")
+    whole = await client.responses.create(model="facebook/opt-125m", input="Hello")
     assert whole.status == "completed"
     assert whole.output_text.startswith(answer.output_text)
 
@@ -69,7 +68,7 @@ async def test_a_text(client: openai.AsyncOpenAI) -> None:
     ],
 )
 async def test_a_stream_says_the_same_as_the_whole(client: openai.AsyncOpenAI, fields: dict[str, Any]) -> None:
-    asked: Any = {"model": MODEL, "input": "weather, please", "temperature": 0, **fields}
+    asked: Any = {"model": "facebook/opt-125m", "input": "weather, please", "temperature": 0, **fields}
     whole = await client.responses.create(**asked)
     stream = await client.responses.create(stream=True, **asked)
     events = [event async for event in stream]
@@ -93,11 +92,13 @@ def _said(item: Any) -> Any:
 
 
 async def test_a_function_is_called_and_its_result_talked_about(client: openai.AsyncOpenAI) -> None:
-    first = await client.responses.create(model=MODEL, input="Rome?", tools=[TOOL])
+    first = await client.responses.create(model="facebook/opt-125m", input="Rome?", tools=[TOOL])
     (call,) = [item for item in first.output if item.type == "function_call"]
     jsonschema.validate(json.loads(call.arguments), TOOL["parameters"])
     result: Any = {"type": "function_call_output", "call_id": call.call_id, "output": "sunny"}
-    second = await client.responses.create(model=MODEL, input=[result], tools=[TOOL], previous_response_id=first.id)
+    second = await client.responses.create(
+        model="facebook/opt-125m", input=[result], tools=[TOOL], previous_response_id=first.id
+    )
     assert second.output_text
     assert first.usage is not None
     assert second.usage is not None
@@ -106,20 +107,20 @@ async def test_a_function_is_called_and_its_result_talked_about(client: openai.A
 
 async def test_a_form(client: openai.AsyncOpenAI) -> None:
     form: Any = {"format": {"type": "json_schema", "name": "n", "schema": SCHEMA}}
-    answer = await client.responses.create(model=MODEL, input="Count", text=form)
+    answer = await client.responses.create(model="facebook/opt-125m", input="Count", text=form)
     jsonschema.validate(json.loads(answer.output_text), SCHEMA)
 
 
 async def test_responses_are_remembered(client: openai.AsyncOpenAI) -> None:
-    answer = await client.responses.create(model=MODEL, input="Hello", max_output_tokens=3)
+    answer = await client.responses.create(model="facebook/opt-125m", input="Hello", max_output_tokens=3)
     again = await client.responses.retrieve(answer.id)
     assert again.output_text == answer.output_text
     await client.responses.delete(answer.id)
     with pytest.raises(openai.NotFoundError):
         await client.responses.retrieve(answer.id)
-    kept_out = await client.responses.create(model=MODEL, input="Hi", store=False, max_output_tokens=3)
+    kept_out = await client.responses.create(model="facebook/opt-125m", input="Hi", store=False, max_output_tokens=3)
     with pytest.raises(openai.NotFoundError):
-        await client.responses.create(model=MODEL, input="On", previous_response_id=kept_out.id)
+        await client.responses.create(model="facebook/opt-125m", input="On", previous_response_id=kept_out.id)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +128,8 @@ async def test_responses_are_remembered(client: openai.AsyncOpenAI) -> None:
     [
         {"input": []},
         {"input": 7},
-        {"background": True},
+        {"background": True, "store": False},
+        {"background": True, "stream": True},
         {"tools": [{"type": "web_search"}]},
         {"tool_choice": "required"},
         {"input": [{"type": "computer_call"}]},
@@ -141,7 +143,81 @@ async def test_responses_are_remembered(client: openai.AsyncOpenAI) -> None:
 )
 async def test_what_cannot_be_done_is_refused(client: openai.AsyncOpenAI, fields: dict[str, Any]) -> None:
     with pytest.raises(openai.BadRequestError):
-        await client.responses.create(**{"model": MODEL, "input": "Hello", **fields})
+        await client.responses.create(**{"model": "facebook/opt-125m", "input": "Hello", **fields})
+
+
+SLOW = "engine: {time_scale: 0.02}\nmodels: {default: facebook/opt-125m}\ninference: {streaming_default: true}\n"
+
+
+async def until(client: openai.AsyncOpenAI, number: str, status: str) -> Any:
+    """The response once it has that status."""
+    async with asyncio.timeout(30):
+        while (answer := await client.responses.retrieve(number)).status != status:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    return answer
+
+
+async def test_a_response_in_the_background_is_looked_up_later(client: openai.AsyncOpenAI) -> None:
+    fields: Any = {"model": "facebook/opt-125m", "input": "Hello"}
+    begun = await client.responses.create(**fields, background=True, extra_headers={"X-Request-Id": "mine"})
+    assert begun.status == "queued"
+    assert begun.background
+    assert not begun.output
+    ended = await until(client, begun.id, "completed")
+    assert ended.output_text == (await client.responses.create(**fields)).output_text
+    more = await client.responses.create(
+        model="facebook/opt-125m", input="And then?", previous_response_id=begun.id, max_output_tokens=1
+    )
+    assert more.usage.input_tokens > ended.usage.total_tokens  # type: ignore[union-attr]
+    assert (await client.responses.cancel(begun.id)).status == "completed"
+
+
+async def test_a_response_in_the_background_is_refused_as_any_other(client: openai.AsyncOpenAI) -> None:
+    with pytest.raises(openai.NotFoundError):
+        await client.responses.create(model="nobody", input="Hello", background=True)
+    with pytest.raises(openai.BadRequestError, match="maximum context length"):
+        await client.responses.create(model="facebook/opt-125m", input="Hello " * 5000, background=True)
+
+
+async def test_a_response_in_the_background_is_cancelled() -> None:
+    async with (
+        serving(SLOW) as plain,
+        openai.AsyncOpenAI(base_url=f"{plain.session._base_url}/v1", api_key="x", max_retries=0) as client,
+    ):
+        begun = await client.responses.create(
+            model="facebook/opt-125m", input="Hello", background=True, max_output_tokens=1900
+        )
+        assert (await client.responses.retrieve(begun.id)).status == "in_progress"
+        with pytest.raises(openai.BadRequestError, match="in_progress"):
+            await client.responses.create(model="facebook/opt-125m", input="x", previous_response_id=begun.id)
+        assert (await client.responses.cancel(begun.id)).status == "cancelled"
+        assert (await client.responses.retrieve(begun.id)).status == "cancelled"
+        async with asyncio.timeout(30):
+            while (await (await plain.session.get("/status")).json())["running_requests"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+
+async def test_only_what_is_in_the_background_is_cancelled(client: openai.AsyncOpenAI) -> None:
+    answer = await client.responses.create(model="facebook/opt-125m", input="Hello", max_output_tokens=1)
+    with pytest.raises(openai.BadRequestError, match="Cannot cancel a synchronous response"):
+        await client.responses.cancel(answer.id)
+    with pytest.raises(openai.NotFoundError):
+        await client.responses.cancel("resp_nobody")
+
+
+async def test_the_oldest_responses_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("simserve.server.responses_api.store.MAX_STORED", 2)
+    monkeypatch.setattr("simserve.server.responses_api.store.MAX_STORED_BYTES", 100)
+    kept = KeptHere()
+    for number in ("a", "b", "b", "c"):
+        await kept.put(number, b"x" * 10)
+    assert [await kept.get(number) is not None for number in "abc"] == [False, True, True]
+    await kept.put("c", b"x" * 95)
+    assert [await kept.get(number) is not None for number in "bc"] == [False, True]
+    assert await kept.remove("c")
+    assert not await kept.remove("c")
+    await kept.put("d", b"x" * 101)
+    assert await kept.get("d") is None
 
 
 async def test_what_was_asked_is_told_item_by_item(client: openai.AsyncOpenAI) -> None:
@@ -191,25 +267,7 @@ async def test_tokens_are_counted_before_anything_is_answered(client: openai.Asy
     assert (await client.responses.input_tokens.count(**asked)).input_tokens == answer.usage.input_tokens
 
 
-async def test_what_was_answered_at_once_is_neither_cancelled_nor_streamed_again(client: openai.AsyncOpenAI) -> None:
+async def test_what_was_streamed_is_not_streamed_again(client: openai.AsyncOpenAI) -> None:
     answer = await client.responses.create(model=MODEL, input="Hello", max_output_tokens=2)
-    with pytest.raises(openai.BadRequestError, match="background"):
-        await client.responses.cancel(answer.id)
-    with pytest.raises(openai.BadRequestError, match="background"):
+    with pytest.raises(openai.BadRequestError, match="stream"):
         await client.responses.retrieve(answer.id, stream=True)
-    with pytest.raises(openai.NotFoundError):
-        await client.responses.cancel("resp_nobody")
-
-
-def test_a_store_forgets_the_oldest_and_their_items(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("simserve.server.responses_api.store.MAX_STORED", 2)
-    store = Store()
-    for number in ("a", "b", "b", "c"):
-        store.put(number, Stored(orjson.dumps({"output": [{"id": f"msg_{number}"}]}), [], []))
-    assert store.item("msg_c", "input.0") == {"id": "msg_c"}
-    for gone in (lambda: store.get("a"), lambda: store.item("msg_a", "input.0")):
-        with pytest.raises(ApiError, match="There is no"):
-            gone()
-    store.remove("b")
-    store.remove("c")
-    assert (store._bytes, store._of_item) == (0, {})

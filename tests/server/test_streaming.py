@@ -55,7 +55,8 @@ async def test_usage_so_far_in_every_chunk(client: Client) -> None:
     options = {"include_usage": True, "continuous_usage_stats": True}
     chunks = await client.chunks(client.chat(stream=True, max_tokens=3, stream_options=options))
     counted = [chunk["usage"]["completion_tokens"] for chunk in chunks if "usage" in chunk]
-    assert counted == [1, 2, 3, 3, 3]
+    assert counted == [0, 1, 2, 3, 3, 3]
+    assert chunks[0]["usage"] == {"prompt_tokens": 4, "completion_tokens": 0, "total_tokens": 4}
 
 
 async def test_a_stop_string_is_never_streamed(client: Client) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from aiohttp import web
 
@@ -20,7 +20,7 @@ class Drain:
     def __init__(self) -> None:
         self.ending = False
         self.inside = 0
-        """Requests that are being served."""
+        """Requests that are being served, and responses in the background."""
         self.doors: list[Callable[[], Awaitable[None]]] = []
         """What closes the listening sockets, and streams that end with them; each is called once."""
         self._empty = asyncio.Event()
@@ -50,10 +50,16 @@ class Drain:
                 status=503,
                 headers={"Retry-After": "1", "Connection": "close"},
             )
+        with self.inside_now():
+            return await handler(request)
+
+    @contextmanager
+    def inside_now(self) -> Iterator[None]:
+        """What is done in this block is waited for at the end."""
         self.inside += 1
         self._empty.clear()
         try:
-            return await handler(request)
+            yield
         finally:
             self.inside -= 1
             if self.inside == 0:

@@ -20,7 +20,10 @@ DURATION_FINE_S = (
 )  # fmt: skip
 
 NOT_COUNTED = frozenset({"/metrics", "/health", "/load", "/ping", "/version", "/server_info"})
-GENERATING = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/embeddings"})
+GENERATING = frozenset({
+    "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses",
+    "/score", "/v1/score", "/rerank", "/v1/rerank", "/v2/rerank",
+})  # fmt: skip
 """What ``GET /load`` counts."""
 
 NOWHERE = "none"

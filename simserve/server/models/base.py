@@ -39,6 +39,10 @@ class Models(Protocol):
         """The body of ``GET /status``."""
         ...
 
+    async def engine_load(self, name: str | None) -> dict[str, float]:
+        """How busy the engine of a model in memory is, by the names of :mod:`simserve.server.load_header`."""
+        ...
+
     async def states(self) -> list[Json]:
         """Which models are in memory, and how many requests use each."""
         ...

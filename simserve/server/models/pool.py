@@ -19,6 +19,7 @@ from typing import Any
 from simserve.engines.base import EngineStatus
 from simserve.errors import SimServeError
 from simserve.server.errors import ApiError, model_not_found, shutting_down, try_again
+from simserve.server.load_header import load_of
 from simserve.server.models.adapters import Adapter, Adapters, LoadAdapter
 from simserve.server.models.base import Json
 from simserve.server.models.loadable import Loadable
@@ -137,6 +138,10 @@ class ModelPool:
 
     async def report(self) -> Json:
         return status_body(self.slots)
+
+    async def engine_load(self, name: str | None) -> dict[str, float]:
+        slot, _ = self._slot(self.default if name is None else name)
+        return {} if slot.service is None else load_of(slot.service.engine.status())
 
     async def states(self) -> list[Json]:
         return [{"model": slot.model.name, "state": slot.state, "requests": slot.pins} for slot in self.slots]

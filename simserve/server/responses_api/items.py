@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from simserve.server.errors import ApiError
+from simserve.server.responses_api.ids import item_id
 
 Json = dict[str, Any]
 
@@ -15,32 +16,29 @@ KINDS = {"message": "msg", "function_call": "fc", "function_call_output": "fco",
 """Types of items, and how their ids begin."""
 
 
-def with_references(given: str | Sequence[Json], item: Callable[[str, str], Json]) -> str | list[Json]:
-    """The input with each ``item_reference`` replaced by what ``item(id, param)`` knows under its id."""
-    if isinstance(given, str):
-        return given
-    return [_referred(one, f"input.{at}", item) for at, one in enumerate(given)]
+def is_reference(one: Json) -> bool:
+    """Whether the item only says which earlier one is meant."""
+    return one.get("type") == "item_reference"
 
 
-def _referred(one: Json, where: str, item: Callable[[str, str], Json]) -> Json:
-    if one.get("type") != "item_reference":
-        return one
+def referred(one: Json, where: str) -> str:
+    """The id of the item that is meant; raises :class:`ApiError` (400) where there is none."""
     name = one.get("id")
     if not isinstance(name, str):
         raise ApiError("An `item_reference` needs the `id` of an item.", param=where)
-    return item(name, where)
+    return name
 
 
 def told_input(number: str, given: str | Sequence[Json]) -> list[Json]:
     """The input as items with ids of their own; ``number`` is the response's."""
     if isinstance(given, str):
         given = [{"role": "user", "content": given}]
-    return [_told(one, f"{number}i{at}") for at, one in enumerate(given)]
+    return [_told(one, item_id(KINDS[one.get("type") or "message"], number, f"i{at}")) for at, one in enumerate(given)]
 
 
-def _told(one: Json, number: str) -> Json:
+def _told(one: Json, new: str) -> Json:
     kind, name = one.get("type") or "message", one.get("id")
-    item = {**one, "type": kind, "id": name if name and isinstance(name, str) else f"{KINDS[kind]}_{number}"}
+    item = {**one, "type": kind, "id": name if name and isinstance(name, str) else new}
     if kind == "message":
         item["content"] = _told_content(one.get("content"), by_model=one.get("role") == "assistant")
     return item if kind == "reasoning" else {**item, "status": one.get("status") or "completed"}

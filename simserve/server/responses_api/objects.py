@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from simserve.server.plans import Piece, Plan, ToolDelta, merged, merged_calls
+from simserve.server.responses_api.ids import item_id, response_id
 from simserve.server.responses_api.request import ResponsesRequest
 from simserve.server.streams import Ended
 
@@ -25,11 +26,11 @@ class Head:
 
     @property
     def id(self) -> str:
-        return f"resp_{self.number}"
+        return response_id(self.number)
 
     def item_id(self, kind: str, at: int = 0) -> str:
         """The id of an item of the output."""
-        return f"{kind}_{self.number}{at}"
+        return item_id(kind, self.number, at)
 
 
 def response_object(head: Head, status: str, output: Sequence[Json], usage: Json | None = None, **more: Any) -> Json:
@@ -40,7 +41,7 @@ def response_object(head: Head, status: str, output: Sequence[Json], usage: Json
         "object": "response",
         "created_at": head.created_s,
         "status": status,
-        "background": False,
+        "background": request.background,
         "error": None,
         "incomplete_details": None,
         "instructions": request.instructions,

@@ -89,8 +89,10 @@ class ResponsesRequest(Fields):
 
     @model_validator(mode="after")
     def _it_can_be_done(self) -> ResponsesRequest:
-        if self.background:
-            raise contradiction("background", "`background` is not supported; leave it out, or stream")
+        if self.background and not self.store:
+            raise contradiction("background", "background can only be used when `store` is true")
+        if self.background and self.stream:
+            raise contradiction("background", "`background` cannot be streamed; look the response up by its id")
         return self
 
     def messages(self) -> list[Json]:

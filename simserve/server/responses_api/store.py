@@ -1,79 +1,134 @@
-"""Responses that were given, for clients that look them up or go on from them: the latest, in this process."""
+"""The latest responses, for those who look one up, go on from it or cancel it."""
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
 from simserve.server.errors import ApiError
+from simserve.server.responses_api.ids import response_of
 
 Json = dict[str, Any]
 
 MAX_STORED = 1_000
 MAX_STORED_BYTES = 64 * 2**20
 
+INLINE_ENTRY_BYTES = 256 * 1024
+"""Larger ones are read and written in a thread, so that they hold up no streams."""
+
+
+class Store(Protocol):
+    """Keeps entries by the ids of responses. ``on_cancel`` are told the id of each response that is to be cancelled."""
+
+    on_cancel: list[Callable[[str], None]]
+
+    async def put(self, number: str, entry: bytes) -> None:
+        """Keep an entry, in place of the one before; the oldest are forgotten where there are too many."""
+        ...
+
+    async def get(self, number: str) -> bytes | None:
+        """The entry, None if there is none, or not any more."""
+        ...
+
+    async def remove(self, number: str) -> bool:
+        """Forget the entry; whether there was one."""
+        ...
+
+    async def cancel(self, number: str) -> None:
+        """Have whoever works on the response stop it."""
+        ...
+
+
+class KeptHere:
+    """A :class:`Store` in the memory of this process."""
+
+    def __init__(self) -> None:
+        self.on_cancel: list[Callable[[str], None]] = []
+        self._by_id: OrderedDict[str, bytes] = OrderedDict()
+        self._bytes = 0
+
+    async def put(self, number: str, entry: bytes) -> None:
+        await self.remove(number)
+        self._by_id[number] = entry
+        self._bytes += len(entry)
+        while len(self._by_id) > MAX_STORED or self._bytes > MAX_STORED_BYTES:
+            _, oldest = self._by_id.popitem(last=False)
+            self._bytes -= len(oldest)
+
+    async def get(self, number: str) -> bytes | None:
+        return self._by_id.get(number)
+
+    async def remove(self, number: str) -> bool:
+        entry = self._by_id.pop(number, None)
+        self._bytes -= len(entry or b"")
+        return entry is not None
+
+    async def cancel(self, number: str) -> None:
+        for told in self.on_cancel:
+            told(number)
+
 
 @dataclass(frozen=True)
 class Stored:
-    """A response, the items that were asked, and the messages of the conversation up to its end."""
+    """A response as it is now, the items that were asked, and the conversation up to its answer, once that is complete.
 
-    body: bytes
-    asked: Sequence[Json]
-    messages: Sequence[Json]
+    The conversation is messages of a chat, earlier responses' too.
+    """
 
-    @property
-    def size_bytes(self) -> int:
-        """What it takes up, about."""
-        return len(self.body) + len(orjson.dumps([*self.asked, *self.messages]))
+    response: Json
+    asked: list[Json]
+    messages: list[Json]
 
-    def items(self) -> Iterator[Json]:
-        """All that was said in it, by anybody."""
-        yield from orjson.loads(self.body)["output"]
-        yield from self.asked
+    async def written(self) -> bytes:
+        """The entry for a store."""
+        if _size(self.messages) + _size(self.asked) > INLINE_ENTRY_BYTES:
+            return await asyncio.to_thread(self._dumped)
+        return self._dumped()
+
+    def _dumped(self) -> bytes:
+        return orjson.dumps({"response": self.response, "asked": self.asked, "messages": self.messages})
 
 
-class Store:
-    """The latest responses, by their ids, and their items by theirs."""
+async def item_in(store: Store, name: str, param: str) -> Json:
+    """What was said under this id; raises :class:`ApiError` (404) if that is not known, or not any more."""
+    entry = await store.get(response_of(name))
+    stored = None if entry is None else await _read(entry)
+    items: list[Json] = [] if stored is None else [*stored.response["output"], *stored.asked]
+    for item in items:
+        if item["id"] == name:
+            return item
+    message = f"There is no item {name!r} here; send what it said, or refer to a response that is stored."
+    raise ApiError(message, status=404, param=param, code="item_not_found")
 
-    def __init__(self) -> None:
-        self._by_id: OrderedDict[str, tuple[Stored, int]] = OrderedDict()
-        self._of_item: dict[str, str] = {}
-        self._bytes = 0
 
-    def put(self, number: str, stored: Stored) -> None:
-        """Remember a response; the oldest are forgotten where there are too many."""
-        if number in self._by_id:
-            self.remove(number)
-        size_bytes = stored.size_bytes
-        self._by_id[number] = stored, size_bytes
-        self._bytes += size_bytes
-        for item in stored.items():
-            self._of_item.setdefault(item["id"], number)
-        while len(self._by_id) > MAX_STORED or self._bytes > MAX_STORED_BYTES:
-            self.remove(next(iter(self._by_id)))
+async def stored_in(store: Store, number: str, param: str | None = None) -> Stored:
+    """What ``store`` has of a response; raises :class:`ApiError` (404) for one that is not there, or not any more."""
+    entry = await store.get(number)
+    if entry is None:
+        raise not_found(number, param)
+    return await _read(entry)
 
-    def get(self, number: str, param: str | None = None) -> Stored:
-        """Raises :class:`ApiError` (404) for one that is not there, or not any more."""
-        if number not in self._by_id:
-            message = f"There is no response {number!r} here; this server forgets old ones, and all when it ends."
-            raise ApiError(message, status=404, param=param, code="response_not_found")
-        return self._by_id[number][0]
 
-    def item(self, name: str, param: str) -> Json:
-        """What was said under this id; raises like :meth:`get`."""
-        number = self._of_item.get(name)
-        if number is None:
-            message = f"There is no item {name!r} here; send what it said, or a response that is stored."
-            raise ApiError(message, status=404, param=param, code="item_not_found")
-        return next(item for item in self.get(number).items() if item["id"] == name)
+async def _read(entry: bytes) -> Stored:
+    read = await asyncio.to_thread(orjson.loads, entry) if len(entry) > INLINE_ENTRY_BYTES else orjson.loads(entry)
+    return Stored(**read)
 
-    def remove(self, number: str) -> None:
-        """As :meth:`get`."""
-        for item in self.get(number).items():
-            if self._of_item.get(item["id"]) == number:
-                del self._of_item[item["id"]]
-        self._bytes -= self._by_id.pop(number)[1]
+
+def not_found(number: str, param: str | None = None) -> ApiError:
+    """404 for a response that is not kept."""
+    message = f"There is no response {number!r} here; this server forgets old ones, and all when it ends."
+    return ApiError(message, status=404, param=param, code="response_not_found")
+
+
+def _size(value: object) -> int:
+    """About how many bytes ``value`` has as JSON."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict):
+        value = list(value.values())
+    return 10 + sum(map(_size, value)) if isinstance(value, list) else 10

@@ -38,6 +38,7 @@ class Host:
             "cards": models.cards,
             "report": models.report,
             "states": models.states,
+            "engine_load": models.engine_load,
             "load": models.load,
             "unload": models.unload,
             "load_adapter": self._load_adapter,

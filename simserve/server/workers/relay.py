@@ -31,7 +31,7 @@ class Relay:
     def __init__(self, path: str, drain: Drain) -> None:
         self.http = HttpMetrics()
         self._drain = drain
-        self._session = aiohttp.ClientSession(
+        self.session = aiohttp.ClientSession(
             "http://parent", connector=aiohttp.UnixConnector(path, limit=0), timeout=aiohttp.ClientTimeout()
         )
         self._endless: set[asyncio.Timeout] = set()
@@ -51,14 +51,14 @@ class Relay:
 
     async def disconnect(self) -> None:
         """Nothing will be passed on any more."""
-        await self._session.close()
+        await self.session.close()
 
     async def _pass_on(self, request: web.Request) -> web.StreamResponse:
         """Have the parent answer ``request``."""
         headers = {name: request.headers[name] for name in ASKED if name in request.headers}
         body = await request.read()
         try:
-            answer = await self._session.request(request.method, request.path_qs, headers=headers, data=body or None)
+            answer = await self.session.request(request.method, request.path_qs, headers=headers, data=body or None)
         except aiohttp.ClientConnectionError:
             raise shutting_down() from None
         async with answer:

@@ -42,6 +42,8 @@ class Link:
         self.adapters: frozenset[str] = frozenset()
         self.failures: Failures | None = None
         self.http: HttpMetrics | None = None
+        self.on_cancel: Callable[[str], None] | None = None
+        """Is told of each response that is to be cancelled."""
         self._numbers = itertools.count()
         self._answers: dict[int, asyncio.Future[Any]] = {}
         self._streams: dict[int, RemoteStream] = {}
@@ -106,6 +108,9 @@ class Link:
                     self.failures.use(FailuresSection(**message["settings"]))
             case "count_http":
                 self.channel.send({"op": "http", "counts": self.http.counts.body() if self.http else None})
+            case "cancel_response":
+                if self.on_cancel:
+                    self.on_cancel(message["id"])
             case "drain":
                 self.drain(message["grace_s"])
             case "stop":
@@ -263,6 +268,10 @@ class RemoteModels:
     async def report(self) -> Json:
         report: Json = await self._link.call("report")
         return report
+
+    async def engine_load(self, name: str | None) -> dict[str, float]:
+        load: dict[str, float] = await self._link.call("engine_load", name)
+        return load
 
     async def states(self) -> list[Json]:
         states: list[Json] = await self._link.call("states")

@@ -23,11 +23,13 @@ from simserve.server.failures import Failures
 from simserve.server.limits import Drain
 from simserve.server.models import ModelPool
 from simserve.server.operations import Operations
+from simserve.server.responses_api.store import MAX_STORED_BYTES, KeptHere
 from simserve.server.run import log_when_idle, settle_process, url_of
 from simserve.server.settings import Settings
 from simserve.server.sockets import bound_sockets
 from simserve.server.workers.channel import Message
 from simserve.server.workers.host import Host
+from simserve.server.workers.responses import StoreRoutes
 
 log = logging.getLogger("simserve.server")
 
@@ -72,10 +74,13 @@ async def serve_with_workers(
 
 @asynccontextmanager
 async def _operating(host: Host, settings: Settings, path: Path) -> AsyncIterator[Operations]:
-    """Answer what workers pass on of those who run the server."""
+    """Answer what workers pass on of those who run the server, and keep their responses."""
     operations = Operations(host.models, Drain(), host.http_counts)
-    app = web.Application(middlewares=[errors_as_objects()], client_max_size=settings.server.max_body_size)
-    app.add_routes(operations.table())
+    kept = KeptHere()
+    kept.on_cancel.append(lambda number: host.say({"op": "cancel_response", "id": number}))
+    largest = max(settings.server.max_body_size, MAX_STORED_BYTES)
+    app = web.Application(middlewares=[errors_as_objects()], client_max_size=largest)
+    app.add_routes([*operations.table(), *StoreRoutes(kept).table()])
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0)
     await runner.setup()
     try:

@@ -22,6 +22,7 @@ from simserve.server.secrecy import Secrets
 from simserve.server.settings import Settings
 from simserve.server.workers.relay import Relay
 from simserve.server.workers.remote import Link, RemoteFailures, RemoteModels, RemoteRates
+from simserve.server.workers.responses import RemoteStore
 
 log = logging.getLogger("simserve.server")
 
@@ -51,12 +52,13 @@ async def _work(engines: str, operator: str, settings: Settings) -> int:
     models, drain = RemoteModels(available_models(settings), link), Drain()
     rates, failures = RemoteRates(link), RemoteFailures(settings.failures, link)
     server, relay = settings.server, Relay(operator, drain)
-    link.http = relay.http
+    link.http, store = relay.http, RemoteStore(relay.session)
+    link.on_cancel = store.cancelled
     preload: Sequence[str | None] | None = settings.models.preload
     for name in [None] if preload is None else preload:
         async with models.use(name):
             pass  # now its tokenizer is here, too
-    async with listening(models, server.host, server.port, settings, drain, rates, failures, relay, shared=True):
+    async with listening(models, server.host, server.port, settings, drain, rates, failures, relay, store, shared=True):
         settle_process()
         link.channel.send({"op": "ready"})
         await asyncio.wait((link.draining, link.stopped), return_when=asyncio.FIRST_COMPLETED)

@@ -28,7 +28,7 @@ from simserve.simulation.cluster.spec import ClusterSpec
 from simserve.simulation.features.counts import Counts
 from simserve.simulation.lockstep import LockStep
 from simserve.simulation.simulate import Progress
-from simserve.simulation.sources import OpenLoop, Source
+from simserve.simulation.sources import OpenLoop, Source, check_adapters
 from simserve.simulation.watching.watcher import MemberWatch, Watcher
 from simserve.workload.workload import Workload
 
@@ -62,6 +62,7 @@ def simulate_cluster(
     """
     groups = prepare_groups(spec, defaults.model, defaults.hardware, defaults.options, edge)
     source = OpenLoop(workload) if isinstance(workload, Workload) else workload
+    check_adapters(source, all(group.setup.adapters for group in groups))
     cluster = Cluster(spec, groups, source, on_progress)
     if watchers:
         observers += (MemberWatch(watchers),)

@@ -1,1 +1,1 @@
-"""What a replica may have beside the plain engine: KV tiers. Without them nothing here runs."""
+"""What a replica may have beside the plain engine: KV tiers, drafts, adapters. Without them nothing here runs."""

@@ -9,12 +9,15 @@ import simpy
 
 from simserve.config import EngineOptions
 from simserve.errors import ConfigError
+from simserve.latency.adapters import AdapterStepTimer
 from simserve.latency.expert_parallel import ExpertTimer
 from simserve.latency.pipeline import PipelineTimer
 from simserve.latency.verification import VerifyingStepTimer
 from simserve.scheduling import Pipelined, Scheduler, VllmV1, VllmV1Priority
+from simserve.scheduling.adapters import AdapterVllmV1
 from simserve.scheduling.fetching import FetchingVllmV1, FetchingVllmV1Priority
 from simserve.scheduling.speculative import SpeculativeFetchingVllmV1, SpeculativeVllmV1
+from simserve.simulation.features.adapter_replica import AdapterReplica
 from simserve.simulation.features.counts import Counts
 from simserve.simulation.features.fetching_replica import FetchingReplica
 from simserve.simulation.features.speculative_replica import SpeculativeFetchingReplica, SpeculativeReplica
@@ -42,6 +45,8 @@ REPLICAS: Mapping[tuple[bool, bool], type[Replica]] = {
 
 def policy_with(policy: type[Scheduler], options: EngineOptions) -> type[Scheduler]:
     """``policy`` with the features that resolved ``options`` ask for; raises :class:`ConfigError`."""
+    if options.enable_lora:
+        return _with_adapters(policy, options)
     features = (options.kv_offloading_size is not None, options.speculative_config is not None)
     if features == PLAIN:
         return policy
@@ -51,10 +56,23 @@ def policy_with(policy: type[Scheduler], options: EngineOptions) -> type[Schedul
         )
     made = SCHEDULERS[features].get(policy)
     if made is None:
-        name = f"policy {options.policy}" if policy is not VllmV1Priority else "--scheduling-policy priority"
         flag = "--speculative-config" if features[1] else "--kv-offloading-size"
-        raise ConfigError(f"{name} cannot have {flag}; leave it out or take policy vllm-v1")
+        raise ConfigError(f"{_name_of(policy, options)} cannot have {flag}; leave it out or take policy vllm-v1")
     return made
+
+
+def _with_adapters(policy: type[Scheduler], options: EngineOptions) -> type[Scheduler]:
+    for name in ("kv_offloading_size", "speculative_config"):
+        if getattr(options, name) is not None:
+            flag = f"--{name.replace('_', '-')}"
+            raise ConfigError(f"--enable-lora and {flag} cannot be simulated together; leave one of them out")
+    if policy is not VllmV1:
+        raise ConfigError(f"{_name_of(policy, options)} cannot have --enable-lora; leave it out or take policy vllm-v1")
+    return AdapterVllmV1
+
+
+def _name_of(policy: type[Scheduler], options: EngineOptions) -> str:
+    return "--scheduling-policy priority" if policy is VllmV1Priority else f"policy {options.policy}"
 
 
 def new_replica(
@@ -89,7 +107,12 @@ def new_replica(
             list_decodes=list_decodes,
             may_halt=may_halt,
         )
-    replica = REPLICAS[setup.tiers is not None, setup.speculation is not None](
+    made = (
+        AdapterReplica
+        if setup.adapters is not None
+        else REPLICAS[setup.tiers is not None, setup.speculation is not None]
+    )
+    replica = made(
         env,
         scheduler,
         setup.timer,
@@ -98,6 +121,11 @@ def new_replica(
         list_decodes=list_decodes,
         may_halt=may_halt,
     )
+    if isinstance(replica, AdapterReplica):
+        assert isinstance(scheduler, AdapterVllmV1)
+        assert isinstance(setup.timer, AdapterStepTimer)
+        assert setup.adapters is not None
+        replica.connect(scheduler, setup.timer, setup.adapters, counts)
     if isinstance(replica, FetchingReplica):
         assert isinstance(scheduler, FetchingVllmV1)
         assert setup.tiers is not None
@@ -111,6 +139,8 @@ def new_replica(
 def figures(setups: list[EngineSetup], counts: Counts) -> dict[str, int | float]:
     """What features counted, under the keys of results; none for engines without."""
     found: dict[str, int | float] = {}
+    if any(setup.adapters for setup in setups):
+        found |= _adapter_figures(counts)
     if any(setup.tiers for setup in setups):
         for name in ("kv_host_tokens", "kv_disk_tokens", "kv_stored_tokens", "kv_fetches"):
             found[name] = counts.totals[name]
@@ -119,4 +149,14 @@ def figures(setups: list[EngineSetup], counts: Counts) -> dict[str, int | float]
             found[name] = counts.totals[name]
         drafts = counts.totals["spec_drafts"]
         found["spec_mean_acceptance_length"] = 1 + counts.totals["spec_accepted_tokens"] / drafts if drafts else 1.0
+    return found
+
+
+def _adapter_figures(counts: Counts) -> dict[str, int | float]:
+    totals = counts.totals
+    found: dict[str, int | float] = {
+        name: totals[name] for name in ("lora_requests", "lora_loads", "lora_disk_loads", "lora_device_hits")
+    }
+    found["lora_hit_rate"] = totals["lora_device_hits"] / totals["lora_requests"] if totals["lora_requests"] else 0.0
+    found["lora_load_s"] = counts.seconds["lora_load_s"]
     return found

@@ -12,7 +12,8 @@ Columns = dict[str, npt.NDArray[np.int64]]
 
 
 class Counts:
-    """``of_requests`` are columns by name, each a count by request id; ``totals`` are figures by name.
+    """``of_requests`` are columns by name, each a count by request id; ``totals`` are figures by name,
+    and so are ``seconds``.
 
     Replicas of one cluster share one: what they count is added up. A server that runs for ever does not count
     ``of_each`` request.
@@ -21,6 +22,7 @@ class Counts:
     def __init__(self, of_each: bool = True) -> None:
         self.of_each = of_each
         self.totals: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self.of_requests: defaultdict[str, Counter[Hashable]] = defaultdict(Counter)
 
     def add(self, name: str, request_id: Hashable, count: int) -> None:
@@ -28,6 +30,11 @@ class Counts:
         if self.of_each:
             self.of_requests[name][request_id] += count
         self.totals[name] += count
+
+    def note(self, name: str, request_id: Hashable, number: int) -> None:
+        """A number of a request that is no count, in none of the totals."""
+        if self.of_each:
+            self.of_requests[name][request_id] = number
 
     def columns(self, rows: int) -> Columns:
         """One entry for each of ``rows`` requests, whose ids are 0 and up."""

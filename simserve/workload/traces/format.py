@@ -24,6 +24,7 @@ class Requests:
     output_tokens: npt.NDArray[np.int64]
     prefix: PrefixUnits | None = None
     dropped_requests: int = 0
+    adapters: npt.NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)

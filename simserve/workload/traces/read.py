@@ -100,4 +100,5 @@ def _workload(name: str, requests: Requests) -> Workload:
         output_tokens=requests.output_tokens[order],
         prefix=None if requests.prefix is None else requests.prefix.take(order),
         dropped_requests=requests.dropped_requests,
+        adapters=None if requests.adapters is None else requests.adapters[order],
     )

@@ -2,7 +2,8 @@
 
 ``prefix_hashes`` name the blocks that the prompt begins with, ``unit_tokens`` tokens each: equal hashes mean that
 everything up to there is equal. ``cached_tokens``, ``finish_reason`` and, of a cluster, ``replica`` are what happened
-to the request where it was served; another engine finds its own. A request that was given up before its first token has
+to the request where it was served; another engine finds its own. ``adapter`` names the LoRA adapter of those that have
+one. A request that was given up before its first token has
 no output and is left out.
 """
 
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from simserve.errors import WorkloadError
+from simserve.workload.adapters import numbered
 from simserve.workload.traces.format import Requests, TraceFormat
 from simserve.workload.traces.table import Table
 from simserve.workload.workload import PrefixUnits
@@ -32,6 +34,7 @@ def _read(table: Table) -> Requests:
         output_tokens=table.tokens("output_tokens"),
         prefix=_prefix(table, input_tokens),
         dropped_requests=dropped,
+        adapters=numbered(table.columns["adapter"]) if "adapter" in table.columns else None,
     )
 
 
@@ -62,6 +65,6 @@ def _length(hashes: object) -> int:
 FORMAT = TraceFormat(
     name="SimServe JSON Lines",
     required=("arrival_s", "input_tokens", "output_tokens", "unit_tokens", "prefix_hashes"),
-    optional=("request_id", "cached_tokens", "finish_reason", "replica"),
+    optional=("request_id", "cached_tokens", "finish_reason", "replica", "adapter"),
     read=_read,
 )
