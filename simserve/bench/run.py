@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import math
 import time
 from collections import Counter
@@ -11,18 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from simserve.bench.load.driver import Driver, Load
 from simserve.bench.load.run import LoadResult, OnProgress, run_jobs
-from simserve.bench.load.worker import read_outcomes
 from simserve.bench.measure.failures import FailureGroup, group_failures
 from simserve.bench.measure.figures import Figures, SloName, figures_of
-from simserve.bench.measure.outcome import Outcome
+from simserve.bench.measure.outcome import Outcome, outcome_of
 from simserve.bench.measure.speculative import Speculation, read_counters, speculation_between
 from simserve.bench.measure.steady import SteadyState, steady_state
 from simserve.bench.measure.verdict import Verdict, judge
 from simserve.bench.plan import Plan, make_jobs
-from simserve.bench.wire.exchange import Spool
-from simserve.bench.wire.pool import Pool
+from simserve.bench.wire.send import ask_once
 from simserve.errors import ServerError
 
 RETRY_S = 5.0
@@ -145,21 +141,11 @@ def wait_until_ready(plan: Plan, say: Say) -> None:
 
 
 async def _ask_once(plan: Plan) -> Outcome:
-    spool = Spool(io.BytesIO())
-    pool = Pool(plan.server.address, insecure=plan.server.insecure)
-    try:
-        await pool.open(1)
-        load = Load(plan.requests[:1], [0.0], id_prefix=plan.id_prefix + "ready-")
-        driver = Driver(load, pool, spool.write)
-        limit_s = min(plan.options.request_timeout_s, plan.options.ready_check_timeout_s)
-        try:
-            await asyncio.wait_for(driver.run(time.perf_counter()), limit_s)
-        except TimeoutError:
-            raise ServerError(f"no answer within {limit_s:g} s") from None
-    finally:
-        pool.close()
-    (outcome,) = read_outcomes(spool, plan.backend.name, keep_text=False)
-    return outcome
+    limit_s = min(plan.options.request_timeout_s, plan.options.ready_check_timeout_s)
+    told = await ask_once(
+        plan.server.address, plan.requests[0], f"{plan.id_prefix}ready-0", limit_s, insecure=plan.server.insecure
+    )
+    return outcome_of(told, plan.backend, keep_text=False)
 
 
 def _profile(plan: Plan, what: str, say: Say) -> None:

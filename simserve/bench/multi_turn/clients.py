@@ -21,7 +21,8 @@ from simserve.bench.wire.address import Address
 from simserve.bench.wire.connection import Connection
 from simserve.bench.wire.encode import Body, encode_request
 from simserve.bench.wire.exchange import Exchange, finished
-from simserve.bench.wire.pool import CannotConnect, Pool
+from simserve.bench.wire.pool import Pool
+from simserve.bench.wire.send import send
 
 SECONDS_PER_TOKEN = 0.2
 """A request may take this long per token that it asks for, if that is more than --request-timeout-sec."""
@@ -216,7 +217,7 @@ async def _ask(crowd: Crowd, talk: Talk, due_s: float) -> Outcome:
     request = encode_request(index, crowd.address, options.path, headers, body)
     exchange = Exchange(index, f"turn-{talk.conversation.id}-{index}", due_s, perf_counter())
     timeout_s = max(options.timeout_s, SECONDS_PER_TOKEN * (fields.get("max_tokens") or 0))
-    await _send(crowd, exchange, request.with_id(exchange.request_id), timeout_s)
+    await send(crowd.pool, exchange, request.with_id(exchange.request_id), timeout_s, crowd.under_way)
     return outcome_of(finished(exchange), find_backend("openai-chat"), keep_text=True)
 
 
@@ -227,42 +228,6 @@ def _recorded_tokens(crowd: Crowd, talk: Talk) -> int | None:
         return None
     recorded = talk.conversation.messages[talk.place]
     return recorded.tokens if recorded.tokens is not None else max(crowd.counter.count(recorded.content), 1)
-
-
-async def _send(crowd: Crowd, exchange: Exchange, message: bytes, timeout_s: float) -> None:
-    """Send ``message`` and wait until ``exchange`` is over, one way or another."""
-    loop = asyncio.get_running_loop()
-    over: asyncio.Future[None] = loop.create_future()
-
-    def done(connection: Connection, ended: Exchange) -> None:
-        crowd.under_way.pop(ended, None)
-        crowd.pool.give_back(connection)
-        if not over.done():
-            over.set_result(None)
-
-    def launch(connection: Connection) -> None:
-        crowd.under_way[exchange] = connection
-        connection.send(exchange, message, done)
-
-    def refuse(error: CannotConnect) -> None:
-        exchange.trouble, exchange.detail = error.trouble, str(error)
-        exchange.sent_s = exchange.end_s = perf_counter()
-        over.set_result(None)
-
-    connection = crowd.pool.take()
-    if connection is not None:
-        launch(connection)
-    else:
-        crowd.pool.want(launch, refuse)
-    handle = loop.call_later(timeout_s, _give_up, crowd, exchange)
-    await over
-    handle.cancel()
-
-
-def _give_up(crowd: Crowd, exchange: Exchange) -> None:
-    connection = crowd.under_way.get(exchange)
-    if connection is not None:
-        connection.give_up("timeout")
 
 
 def first_turns(conversations: Sequence[Conversation]) -> list[Conversation]:

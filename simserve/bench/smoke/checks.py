@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from time import perf_counter
 from typing import Any
 
 import orjson
 
 from simserve.bench.backends import find_backend
-from simserve.bench.load.driver import Driver, Load
 from simserve.bench.measure.outcome import outcome_of
 from simserve.bench.server_facts import Server
 from simserve.bench.wire.ask import Told, ask
 from simserve.bench.wire.encode import Body, encode_request
-from simserve.bench.wire.exchange import Spool
-from simserve.bench.wire.pool import Pool
+from simserve.bench.wire.send import ask_once
 from simserve.errors import SimServeError
 
 ANSWER_TIMEOUT_S = 120.0
@@ -111,7 +107,11 @@ def _stream(server: Server, model: str) -> Check:
         "model": model, "messages": [{"role": "user", "content": STORY}], "max_tokens": 32, "temperature": 0,
         "stream": True, "stream_options": {"include_usage": True},
     }  # fmt: skip
-    raw, outcome = asyncio.run(_streamed(server, fields))
+    backend = find_backend("openai-chat")
+    body = Body("application/json", orjson.dumps(fields))
+    request = encode_request(0, server.address, backend.path, server.headers, body)
+    told = asyncio.run(ask_once(server.address, request, "smoke-0", ANSWER_TIMEOUT_S, insecure=server.insecure))
+    raw, outcome = told.raw, outcome_of(told, backend, keep_text=True)
     text, chunks = _short(outcome.text), len(outcome.token_times_s)
     name = "streaming"
     if outcome.failure is not None:
@@ -125,26 +125,6 @@ def _stream(server: Server, model: str) -> Check:
     tokens = f"{outcome.input_tokens} + {outcome.output_tokens} tokens"
     times = f"{chunks} chunks, first after {outcome.ttft_s * 1e3:,.0f} ms, all after {outcome.e2el_s * 1e3:,.0f} ms"
     return Check(name, True, STORY, text, tokens, times)
-
-
-async def _streamed(server: Server, fields: Mapping[str, Any]) -> tuple[bytes, Any]:
-    backend = find_backend("openai-chat")
-    body = Body("application/json", orjson.dumps(fields))
-    request = encode_request(0, server.address, backend.path, server.headers, body)
-    spool, pool = Spool(io.BytesIO()), Pool(server.address, insecure=server.insecure)
-    try:
-        await pool.open(1)
-        load = Load([request], [0.0], id_prefix="smoke-", request_timeout_s=ANSWER_TIMEOUT_S)
-        driver = Driver(load, pool, spool.write)
-        running = asyncio.create_task(driver.run(perf_counter()))
-        while not running.done():
-            await asyncio.wait([running], timeout=1.0)
-            driver.check_timeouts()
-        await running
-    finally:
-        pool.close()
-    (exchange,) = spool.read()
-    return exchange.raw, outcome_of(exchange, backend, keep_text=True)
 
 
 def _get(server: Server, path: str) -> Told:
