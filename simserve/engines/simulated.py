@@ -13,13 +13,14 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import asdict
 from typing import Protocol, cast
 
 import simpy
 
 from simserve.config import EngineOptions
+from simserve.engines.adapters import lora_status
 from simserve.engines.base import EngineStatus, GenerationRequest
 from simserve.engines.clock import AT_ONCE, NEVER, SimulatedClock
 from simserve.engines.controls import SleepMode
@@ -37,6 +38,7 @@ from simserve.scheduling import Request
 from simserve.scheduling.fetching import FetchingVllmV1
 from simserve.simulation import EngineSetup, Run, prepare
 from simserve.simulation.arrivals import Moment
+from simserve.simulation.features.adapter_replica import AdapterReplica
 from simserve.simulation.features.build import new_replica
 from simserve.simulation.features.counts import Counts
 from simserve.simulation.simulate import describe, new_front_end
@@ -93,6 +95,9 @@ class PacedEngine(ABC):
         self._sleep = Sleep()
         self._failure: str | None = None
         self._completed = self._aborted = 0
+        self._has_adapters = False
+        """Whether adapters cost anything; else they are only names."""
+        self._adapter_names: dict[int, str] = {}
 
     @abstractmethod
     def reset_prefix_cache(self) -> bool:
@@ -101,6 +106,10 @@ class PacedEngine(ABC):
     @abstractmethod
     def _is_quiet(self) -> bool:
         """Whether nothing runs and nothing waits in the simulation."""
+
+    @abstractmethod
+    def _adapter_replicas(self) -> Iterable[AdapterReplica]:
+        """Those that run now."""
 
     def _tokens_first(self) -> bool:
         """Have tokens that the next event brings handed out before it, if it is time to; whether there are any."""
@@ -146,6 +155,9 @@ class PacedEngine(ABC):
             stream.finish("error", self._env.now, error=self._failure)
             return stream
         live = LiveRequest(request, stream, arrival_s=self.clock.now_s(), unit_tokens=self._block_size)
+        if request.adapter and self._has_adapters:
+            live.adapter, live.adapter_name = request.adapter_number, request.adapter
+            self._adapter_names[live.adapter] = live.adapter_name
         self._live[request.request_id] = live
         for observer in self._observers:
             observer.arrived(Arrival(request.request_id, live.arrival_s, prompt_tokens))
@@ -169,6 +181,13 @@ class PacedEngine(ABC):
     def resume(self) -> None:
         self.clock.resume()
         self._pacer.wake()
+
+    def load_adapter(self, name: str, number: int, *, in_advance: bool = False) -> None:
+        if not self._has_adapters:
+            return
+        self._adapter_names[number] = name
+        for replica in self._adapter_replicas():
+            replica.load(number, None if in_advance else self.clock.now_s())
 
     def set_time_scale(self, time_scale: float) -> None:
         self.clock.set_time_scale(time_scale)
@@ -282,6 +301,7 @@ class SimulatedEngine(PacedEngine):
             prefix_caching=limits.prefix_caching,
         )
         self._setup = setup
+        self._has_adapters = setup.adapters is not None
         self._scheduler = scheduler
         self._preemptions = 0
         self._handed_out: Run | None = None
@@ -319,12 +339,18 @@ class SimulatedEngine(PacedEngine):
             kv_blocks_total=blocks.usable_blocks,
             kv_blocks_used=blocks.used_blocks,
             kv_block_bytes=self._setup.block_bytes * self._setup.devices,
-            extra={"preemptions": self._preemptions},
+            extra={
+                "preemptions": self._preemptions,
+                **lora_status(self._scheduler, self._replica, self._adapter_names),
+            },
             failure=self._failure,
         )
 
     def reset_prefix_cache(self) -> bool:
         return self._scheduler.blocks.reset_prefix_cache()
+
+    def _adapter_replicas(self) -> Iterable[AdapterReplica]:
+        return (self._replica,) if isinstance(self._replica, AdapterReplica) else ()
 
     def _tokens_first(self) -> bool:
         """Hand out the tokens of a step that ends before the simulation works out what comes after it.
