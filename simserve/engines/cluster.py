@@ -11,8 +11,8 @@ from typing import NamedTuple, cast
 from simserve.engines.base import EngineStatus, GenerationRequest
 from simserve.engines.handout import LiveRequest
 from simserve.engines.live_replica import LiveReplica, labels_of, labels_of_all
+from simserve.engines.paced import PacedEngine
 from simserve.engines.reports import Ending, StepReport
-from simserve.engines.simulated import PacedEngine
 from simserve.engines.step_reports import aborted, failed, finished, step_report
 from simserve.engines.streams import TokenStream
 from simserve.errors import EngineError, OverloadedError, ReplicaError

@@ -29,14 +29,13 @@ from simserve.server.responses_api.ids import response_id
 from simserve.server.responses_api.items import is_reference, page, referred, told_input
 from simserve.server.responses_api.objects import Head, answer_messages, finished, response_object
 from simserve.server.responses_api.request import ResponsesRequest, refuse
-from simserve.server.responses_api.store import Store, Stored, item_in, not_found, stored_in
+from simserve.server.responses_api.store import IN_PROGRESS, Store, Stored, item_in, not_found, stored_in
 from simserve.server.service import Service
 from simserve.server.streaming import SSE_HEADERS
 from simserve.server.streams import Ended, check_not_given_up, longest_choices, opened
 
 Json = dict[str, Any]
 
-IN_PROGRESS = "in_progress"
 PREVIOUS = "previous_response_id"
 
 
