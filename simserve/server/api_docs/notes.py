@@ -44,8 +44,8 @@ NOTES: Mapping[str, tuple[str, str]] = {
     "allowed_token_ids": ("the text is made of these alone", REFUSED),
     "bad_words": ("no sentence with one of them is said", REFUSED),
     "response_format": (
-        "`json_object` (of the schema that a message holds, if one does), `json_schema`, vLLM's `structural_tag`: text that"
-        " has this form",
+        "`json_object` (of the schema that a message holds, if one does), `json_schema`, vLLM's `structural_tag`: text"
+        " that has this form",
         "`text`",
     ),
     "structured_outputs": (
