@@ -61,6 +61,12 @@ MODELS = (
         "models that are there from the start (the default one)",
         {"nargs": "*", "metavar": "NAME"},
     ),
+    Flag(
+        "models.lora_modules",
+        ("--lora-modules",),
+        "adapters that are there from the start, with --enable-lora",
+        {"nargs": "+", "metavar": "NAME=PATH"},
+    ),
     Flag("models.max_loaded", ("--max-loaded",), "models in memory at a time (all)"),
     Flag("models.unload_timeout", ("--unload-timeout",), "unload a model that nobody asked for this long (never)"),
     Flag("models.models_dir", ("--models-dir",), "a folder of models, which are all served"),

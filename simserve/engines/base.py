@@ -50,7 +50,8 @@ class GenerationRequest:
     ``prompt_token_ids`` decide the KV blocks and the prefix-cache hits. Generation ends after ``max_tokens`` tokens,
     or after ``output_tokens`` if the caller already knows that the answer is shorter (a stop string in simulated text).
     Requests with another ``cache_salt`` share no KV blocks with this one. Those of one ``session`` come from one user,
-    which a cluster's router may look at.
+    which a cluster's router may look at. ``adapter`` names the LoRA adapter that is asked for, if any, and
+    ``adapter_number`` the number under which it was loaded.
     """
 
     request_id: str
@@ -61,6 +62,8 @@ class GenerationRequest:
     sampling: SamplingParams = SamplingParams()
     cache_salt: str = ""
     session: str | None = None
+    adapter: str = ""
+    adapter_number: int = 0
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, cast
 
 from simserve.engines.base import EngineStatus, GenerationRequest
 from simserve.engines.handout import LiveRequest
 from simserve.engines.live_replica import LiveReplica, labels_of, labels_of_all
+from simserve.engines.paced import PacedEngine
 from simserve.engines.reports import Ending, StepReport
-from simserve.engines.simulated import PacedEngine
 from simserve.engines.step_reports import aborted, failed, finished, step_report
 from simserve.engines.streams import TokenStream
 from simserve.errors import EngineError, OverloadedError, ReplicaError
@@ -20,6 +20,7 @@ from simserve.scheduling import Request
 from simserve.simulation import Run
 from simserve.simulation.arrivals import Moment
 from simserve.simulation.cluster import ClusterSpec, Group, LiveCluster, Member
+from simserve.simulation.features.adapter_replica import AdapterReplica
 
 
 class Order(NamedTuple):
@@ -52,7 +53,11 @@ class ClusterEngine(PacedEngine):
         self._peek = self._next_event_s
         self._max_model_len = min(each.max_model_len for each in limits)
         labels = {group.name: labels_of(group) for group in groups}
-        self._replicas = [LiveReplica(member, labels[member.group.name], self.clock) for member in cluster.members]
+        self._has_adapters = any(group.setup.adapters is not None for group in groups)
+        self._replicas = [
+            LiveReplica(member, labels[member.group.name], self.clock, self._adapter_names)
+            for member in cluster.members
+        ]
         self._by_name = {replica.name: replica for replica in self._replicas}
         self._orders: deque[Order] = deque()
         self._late: dict[str, float] = {}
@@ -144,6 +149,10 @@ class ClusterEngine(PacedEngine):
             member.scheduler.blocks.reset_prefix_cache()
             self._cluster.gateway.router.forget(member)
         return True
+
+    def _adapter_replicas(self) -> Iterable[AdapterReplica]:
+        engines = (replica.member.replica for replica in self._replicas if replica.has_engine)
+        return (engine for engine in engines if isinstance(engine, AdapterReplica))
 
     # What who runs the cluster wants; see simserve.engines.controls.HasReplicas.
 

@@ -75,6 +75,16 @@ class HasReplicas(Protocol):
 
 
 @runtime_checkable
+class HasAdapters(Protocol):
+    """May have LoRA adapters, which cost time and memory if it has; else they are names that cost nothing."""
+
+    def load_adapter(self, name: str, number: int, *, in_advance: bool = False) -> None:
+        """Bring one to the device now: the next step waits for it, if not ``in_advance`` of all. ``number`` is that of
+        requests that ask for it."""
+        ...
+
+
+@runtime_checkable
 class ForgetsPrefixes(Protocol):
     """Has a prefix cache that can be emptied."""
 

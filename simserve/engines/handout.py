@@ -29,7 +29,7 @@ PREPARE_SLICE_S = 0.0002
 class LiveRequest(Request):
     """A request of the scheduler and the stream that somebody listens to."""
 
-    __slots__ = ("max_tokens", "stream")
+    __slots__ = ("adapter", "adapter_name", "max_tokens", "stream")
 
     def __init__(
         self,
@@ -50,6 +50,8 @@ class LiveRequest(Request):
             session=request.session,
         )
         self.max_tokens = request.max_tokens
+        self.adapter = 0
+        self.adapter_name = ""
         self.stream = stream
 
     @property

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from simserve.engines.adapters import Names, lora_status
 from simserve.engines.base import EngineStatus
 from simserve.engines.clock import SimulatedClock
 from simserve.engines.reports import EngineObserver
@@ -22,9 +23,10 @@ WITH_DEVICES = (State.READY, State.DRAINING, State.DOWN)
 class LiveReplica:
     """The replica that ``member`` is, whose group has ``labels``; counts what its requests came to."""
 
-    def __init__(self, member: Member, labels: Labels, clock: SimulatedClock) -> None:
+    def __init__(self, member: Member, labels: Labels, clock: SimulatedClock, adapter_names: Names) -> None:
         self.member = member
         self._labels = labels
+        self._adapter_names = adapter_names
         self.observers: list[EngineObserver] = []
         self.completed = self.aborted = self.preemptions = 0
         self._clock = clock
@@ -79,6 +81,7 @@ class LiveReplica:
             kv_blocks_total=blocks.usable_blocks,
             kv_blocks_used=blocks.used_blocks,
             kv_block_bytes=setup.block_bytes * setup.devices,
+            extra=lora_status(scheduler, member.replica, self._adapter_names),
         )
 
     def row(self) -> dict[str, object]:
@@ -105,6 +108,7 @@ class LiveReplica:
             "preemptions": self.preemptions,
             "failures": member.failures,
             "wasted_prefill_tokens": member.wasted_prefill_tokens,
+            **now.extra,
         }
 
 

@@ -55,6 +55,7 @@ class Ending:
     Its prompt begins with the blocks ``prefix_hashes``, each of ``unit_tokens`` tokens, chained as in
     :func:`simserve.workload.block_hashes`; there are none where the engine had no use for them. ``replica`` is the name
     of the one that had it last, "" if none had, and None for an engine that is only one.
+    ``adapter`` is the name of the LoRA adapter that it had, if it cost anything.
     """
 
     request_id: str
@@ -69,6 +70,7 @@ class Ending:
     unit_tokens: int
     timing: RequestTiming | None
     replica: str | None = None
+    adapter: str = ""
 
 
 class EngineObserver(Protocol):

@@ -54,4 +54,5 @@ def _ending(request: LiveRequest, time_s: float, reason: str, output_tokens: int
         unit_tokens=request.unit_tokens,
         timing=None if reason in ("abort", "error") else request.timing,
         replica=replica,
+        adapter=request.adapter_name,
     )

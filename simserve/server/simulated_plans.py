@@ -14,15 +14,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import orjson
+
 from simserve.engines.base import GenerationRequest
 from simserve.errors import RequestError
 from simserve.server.answers.likelihoods import Likelihoods, NamedByIds
+from simserve.server.answers.said_schemas import said_schema
 from simserve.server.answers.script import Script
 from simserve.server.answers.stops import End, find_end
 from simserve.server.answers.wording import NO_RULES, TextSource, Wording, WordRules
 from simserve.server.answers.writer import PLAIN, AnswerWriter, Habits, Order
 from simserve.server.errors import ApiError
 from simserve.server.fields import Prompt
+from simserve.server.formats import ANY_OBJECT, OfSchema, Wanted
 from simserve.server.logprobs import (
     ChatLogprobs,
     CompletionLogprobs,
@@ -90,6 +94,7 @@ class Form:
     """What all answers of a request have in common beside the fields of its body."""
 
     rules: WordRules = NO_RULES
+    wanted: Wanted | None = None
     chat: ChatRequest | None = None
     effort: str | None = None
     functions: Sequence[Any] = ()
@@ -140,6 +145,7 @@ class SimulatedPlanner(Counting):
         check_prompt(tokens, self._max_model_len, "messages")
         form = Form(
             rules=self._rules(request),
+            wanted=await self._wanted(request),
             chat=request,
             effort=request.effort(by_default=self._reasons),
             functions=self._functions_to_call(request),
@@ -150,16 +156,15 @@ class SimulatedPlanner(Counting):
         return await self._plan(request, [task], form, request_id, ChatLogprobs)
 
     async def chat_prompt(self, request: ChatRequest) -> tuple[list[int], int]:
-        messages = request.conversation()
-        size = sum(len(message["content"]) for message in messages)
         media = [part for message in request.messages for part in message.media()]
         going_on = request.continue_final_message
-        text = render_chat(messages, answer=request.add_generation_prompt, continue_last=going_on)
 
         def encode() -> tuple[list[int], int]:
+            messages = request.conversation()
+            text = render_chat(messages, answer=request.add_generation_prompt, continue_last=going_on)
             return self._with_media(text, media) if media else (self._tokenizer.encode(text), 0)
 
-        tokens, audio_tokens = await run(encode, in_thread=size > INLINE_PROMPT_CHARACTERS or bool(media))
+        tokens, audio_tokens = await run(encode, in_thread=request.size() > INLINE_PROMPT_CHARACTERS or bool(media))
         return request.truncated(tokens, self._max_model_len), audio_tokens
 
     async def tokens_of(self, text: str, *, special: bool) -> list[int]:
@@ -183,7 +188,8 @@ class SimulatedPlanner(Counting):
             )
             for prompt, tokens in zip(request.prompt, prompts, strict=True)
         ]
-        return await self._plan(request, tasks, Form(rules=self._rules(request)), request_id, CompletionLogprobs)
+        form = Form(rules=self._rules(request), wanted=request.wanted())
+        return await self._plan(request, tasks, form, request_id, CompletionLogprobs)
 
     async def token_ids(self, prompts: Sequence[Prompt], param: str, cut: Cut = as_it_is) -> list[list[int]]:
         return await tokenized(prompts, self._tokenizer.encode, self._max_model_len, self._vocab_size, param, cut)
@@ -219,6 +225,15 @@ class SimulatedPlanner(Counting):
         if rules and (request.wanted() is not None or (isinstance(request, ChatRequest) and request.must_call())):
             raise ApiError(f"`{named}` cannot be honoured where the form of the answer is given.", param=named)
         return rules
+
+    async def _wanted(self, request: ChatRequest) -> Wanted | None:
+        """What form the answer has to have; of an object that no field describes, what the messages say of it."""
+        wanted = request.wanted()
+        if not (isinstance(wanted, OfSchema) and wanted.schema is ANY_OBJECT):
+            return wanted
+        texts = [message.text() for message in request.messages if message.role != "assistant"]
+        said = await run(lambda: said_schema(texts), in_thread=True)
+        return wanted if said is None else OfSchema(said, "messages")
 
     def _functions_to_call(self, request: ChatRequest) -> Sequence[Any]:
         """The functions that the answer calls; none after a tool's result, which the model is to talk about."""
@@ -258,11 +273,15 @@ class SimulatedPlanner(Counting):
             ]
 
         expected = sum(map(self._writer.expected, orders)) * count
-        is_formed = bool(form.functions) or request.wanted() is not None
+        is_formed = bool(form.functions) or form.wanted is not None
         try:
             choices = await run(build, in_thread=is_formed or expected > INLINE_ANSWER_TOKENS)
         except RequestError as error:
             raise ApiError(str(error), param="logit_bias") from None
+        tells = None
+        if request.tells_of_tokens:
+            is_long = request.prompt_logprobs is not None
+            tells = await run(lambda: self._tells(request, tasks), in_thread=is_long)
         return Plan(
             prompts=len(tasks),
             prompt_tokens=sum(len(task.tokens) for task in tasks),
@@ -270,7 +289,7 @@ class SimulatedPlanner(Counting):
             is_settled=True,
             audio_tokens=form.audio_tokens,
             returned=request.n if count > request.n else None,
-            tells=self._tells(request, tasks) if request.tells_of_tokens else None,
+            tells=tells,
         )
 
     def _tells(self, request: CompletionFields, tasks: Sequence[Task]) -> Tells:
@@ -278,10 +297,12 @@ class SimulatedPlanner(Counting):
             return Tells(request.return_token_ids)
         return Tells(request.return_token_ids, [self._prompt_logprobs(task, request.prompt_logprobs) for task in tasks])
 
-    def _prompt_logprobs(self, task: Task, top: int) -> list[dict[str, Any] | None]:
+    def _prompt_logprobs(self, task: Task, top: int) -> list[orjson.Fragment]:
+        """As JSON, a token at a time: between them, other threads have their turn."""
         pieces = [self._tokenizer.token_bytes(token).decode(errors="replace") for token in task.tokens]
         likelihoods = Likelihoods(task.keys[0], top, self._tokenizer.token_bytes, self._tokenizer.vocab_size)
-        return prompt_logprobs(task.tokens, likelihoods.of_prompt(task.tokens, pieces))
+        told = prompt_logprobs(task.tokens, likelihoods.of_prompt(task.tokens, pieces))
+        return [orjson.Fragment(orjson.dumps(one)) for one in told]
 
     def _order(self, request: CompletionFields, task: Task, form: Form, key: str, request_id: str) -> Order:
         room = self._max_model_len - len(task.tokens)
@@ -295,7 +316,7 @@ class SimulatedPlanner(Counting):
             has_limit=limit is not None,
             least=min(request.min_tokens, most),
             ignore_eos=request.ignore_eos,
-            wanted=request.wanted(),
+            wanted=form.wanted,
             functions=form.functions,
             parallel=chat is None or (chat.parallel_tool_calls and not isinstance(chat.tool_choice, NamedTool)),
             call_id=f"call_{hashlib.blake2b(f'{request_id}|{key}'.encode(), digest_size=10).hexdigest()}",

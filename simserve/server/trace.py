@@ -35,12 +35,15 @@ class _Row(NamedTuple):
     unit_tokens: int
     prefix_hashes: array[int]
     replica: str | None
+    adapter: str
 
 
 def _line(row: _Row) -> bytes:
     fields = row._asdict() | {"prefix_hashes": row.prefix_hashes.tolist()}
     if row.replica is None:
         del fields["replica"]
+    if not row.adapter:
+        del fields["adapter"]
     return orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
 
 
@@ -80,6 +83,7 @@ class ServedTrace:
                 ending.unit_tokens,
                 hashes,
                 ending.replica,
+                ending.adapter,
             )
         )
         self._hashes += len(hashes)

@@ -216,6 +216,26 @@ def test_a_worker_that_dies_is_replaced_and_the_others_go_on(server: Server) -> 
     assert before[1] in workers_of(server)
 
 
+def test_a_response_in_the_background_fails_with_its_worker(server: Server) -> None:
+    assert ask(server, "/clock/pause", {})[0] == 200
+    begun = [response(server, "POST", "", {"input": "Hello", "background": True})[1]["id"] for _ in range(4)]
+    before = workers_of(server)
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: len(workers_of(server)) == 2 and not set(workers_of(server)) & set(before))
+
+    def told(path: str) -> Any:
+        try:
+            return ask(server, path, {} if path == "/clock/start" else None)[2]
+        except OSError:
+            return {}  # the dead workers' share of new connections, until the system has noticed
+
+    until(lambda: "clock_s" in told("/clock/start"))
+    for number in begun:
+        until(lambda number=number: told(f"/v1/responses/{number}").get("status") == "failed")
+        until(lambda number=number: "died" in told(f"/v1/responses/{number}").get("error", {}).get("message", ""))
+
+
 class TestEnd:
     """What a signal does, with workers."""
 

@@ -14,6 +14,8 @@ import pytest
 from server.serving import serving
 from simserve.server.responses_api.store import KeptHere
 
+MODEL = "facebook/opt-125m"
+
 TOOL: Any = {
     "type": "function",
     "name": "weather",
@@ -134,6 +136,9 @@ async def test_responses_are_remembered(client: openai.AsyncOpenAI) -> None:
         {"input": [{"type": "reasoning"}]},
         {"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "x"}]}]},
         {"text": {"format": {"type": "json_schema", "name": "n"}}},
+        {"conversation": "conv_1"},
+        {"prompt": {"id": "pmpt_1"}},
+        {"input": [{"type": "item_reference"}]},
     ],
 )
 async def test_what_cannot_be_done_is_refused(client: openai.AsyncOpenAI, fields: dict[str, Any]) -> None:
@@ -213,3 +218,56 @@ async def test_the_oldest_responses_are_forgotten(monkeypatch: pytest.MonkeyPatc
     assert not await kept.remove("c")
     await kept.put("d", b"x" * 101)
     assert await kept.get("d") is None
+
+
+async def test_what_was_asked_is_told_item_by_item(client: openai.AsyncOpenAI) -> None:
+    items: Any = [
+        {"role": "user", "content": "Rome?"},
+        {"role": "user", "content": [{"type": "input_text", "text": "Or Paris?"}]},
+        {"role": "assistant", "content": "Which?"},
+        {"type": "function_call", "call_id": "c1", "name": "weather", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c1", "output": "sunny"},
+        {"role": "user", "content": "And now?", "id": 7},
+    ]
+    answer = await client.responses.create(model=MODEL, input=items, max_output_tokens=2)
+    told = [item async for item in client.responses.input_items.list(answer.id, limit=2)]
+    assert [item.type for item in reversed(told)] == [item.get("type", "message") for item in items]
+    assert told[0].content[0].text == "And now?"  # type: ignore[union-attr]
+    assert len({item.id for item in told}) == len(items)
+    first = await client.responses.input_items.list(answer.id, limit=2, order="asc")
+    assert (first.has_more, first.data) == (True, list(reversed(told))[:2])
+    for query in ({"limit": "x"}, {"order": "up"}, {"after": "nobody"}):
+        with pytest.raises(openai.BadRequestError):
+            await client.responses.input_items.list(answer.id, extra_query=query)
+
+
+async def test_an_item_is_referred_to_instead_of_sent_again(client: openai.AsyncOpenAI) -> None:
+    """So do clients that know that responses are stored, such as Vercel's AI SDK."""
+    first = await client.responses.create(model=MODEL, input="Hello", max_output_tokens=9)
+    more = {"role": "user", "content": "More"}
+
+    async def tokens(said: Any) -> int:
+        answer = await client.responses.create(
+            model=MODEL, input=[{"role": "user", "content": "Hello"}, said, more], max_output_tokens=2
+        )
+        assert answer.usage is not None
+        return answer.usage.input_tokens
+
+    sent_again = await tokens({"role": "assistant", "content": first.output_text})
+    assert await tokens({"type": "item_reference", "id": first.output[0].id}) == sent_again
+    await client.responses.delete(first.id)
+    with pytest.raises(openai.NotFoundError, match="no item"):
+        await tokens({"type": "item_reference", "id": first.output[0].id})
+
+
+async def test_tokens_are_counted_before_anything_is_answered(client: openai.AsyncOpenAI) -> None:
+    asked: Any = {"model": MODEL, "input": "Hello", "instructions": "Be brief.", "tools": [TOOL]}
+    answer = await client.responses.create(**asked, max_output_tokens=2)
+    assert answer.usage is not None
+    assert (await client.responses.input_tokens.count(**asked)).input_tokens == answer.usage.input_tokens
+
+
+async def test_what_was_streamed_is_not_streamed_again(client: openai.AsyncOpenAI) -> None:
+    answer = await client.responses.create(model=MODEL, input="Hello", max_output_tokens=2)
+    with pytest.raises(openai.BadRequestError, match="stream"):
+        await client.responses.retrieve(answer.id, stream=True)

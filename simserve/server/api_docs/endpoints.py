@@ -23,6 +23,7 @@ BODIES: Mapping[str, type[BaseModel]] = {
     "/v1/chat/completions": ChatRequest,
     "/v1/completions": CompletionRequest,
     "/v1/responses": ResponsesRequest,
+    "/v1/responses/input_tokens": ResponsesRequest,
     "/v1/embeddings": EmbeddingRequest,
     "/score": ScoreRequest,
     "/v1/score": ScoreRequest,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
@@ -71,6 +72,7 @@ class _EngineCollector(Collector):
             yield family
         yield from gateway_metrics(engines)
         yield _cache_config(engines)
+        yield from _adapters(engines)
         yield _lateness(engines)
 
 
@@ -94,6 +96,19 @@ def _cache_config(engines: Sequence[EngineMetrics]) -> Metric:
         sizes = [str(about.get(name, "")) for name in ("block_size", "kv_blocks")]
         family.add_metric([metrics.model_name, metrics.number, *sizes], 1)
     return family
+
+
+def _adapters(engines: Sequence[EngineMetrics]) -> Iterator[Metric]:
+    """As vLLM says which LoRA adapters are in use: in the labels of a gauge that is the time by the wall's clock."""
+    names = ("running_lora_adapters", "waiting_lora_adapters", "max_lora")
+    family = GaugeMetricFamily("vllm:lora_requests_info", "Running stats on LoRA requests.", labels=(*LABELS, *names))
+    for metrics in engines:
+        lora = metrics.part.status().extra.get("lora")
+        if isinstance(lora, Mapping):
+            in_use = [",".join(lora[name]) for name in ("running_adapters", "waiting_adapters")]
+            family.add_metric([metrics.model_name, metrics.number, *in_use, str(lora["max_loras"])], time.time())
+    if family.samples:
+        yield family
 
 
 def _lateness(engines: Sequence[EngineMetrics]) -> Metric:

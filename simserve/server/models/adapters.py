@@ -1,20 +1,23 @@
 """LoRA adapters, by vLLM's rules: a name of its own for a model, loaded and unloaded at run time.
 
 An adapter is in the names, in the words of simulated answers, and in the prefix cache, which it shares with nobody.
-It is not in the timing: what its small matrix products take is not simulated.
+It is in the timing of an engine with ``enable_lora``.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from simserve.engines.base import Engine, GenerationRequest, TokenEvent
+from simserve.errors import ConfigError
 from simserve.server.embeddings import SimulatedEmbedder
 from simserve.server.errors import ApiError
 from simserve.server.service import Service
@@ -34,6 +37,24 @@ class LoadAdapter(BaseModel):
     base_model_name: str | None = None
 
 
+def module_in(text: str) -> LoadAdapter:
+    """An adapter of ``--lora-modules``, ``name=path`` or JSON as in vLLM; raises :class:`ConfigError`."""
+    name, equals, path = text.partition("=")
+    if not text.lstrip().startswith("{"):
+        if not (name and equals and path):
+            raise ConfigError(f"models.lora_modules: '{text}' is no adapter; write name=path, or JSON with both")
+        return LoadAdapter(lora_name=name, lora_path=path)
+    try:
+        given = json.loads(text)
+        return LoadAdapter(
+            lora_name=given["name"], lora_path=given["path"], base_model_name=given.get("base_model_name")
+        )
+    except (json.JSONDecodeError, KeyError, ValidationError):
+        raise ConfigError(
+            f'models.lora_modules: {text} is no adapter; write {{"name": ..., "path": ..., "base_model_name": ...}}'
+        ) from None
+
+
 class UnloadAdapter(BaseModel):
     """Body of ``POST /v1/unload_lora_adapter``."""
 
@@ -50,10 +71,12 @@ class Adapter:
     path: str
     base: str
     created_s: int = field(default_factory=lambda: int(time.time()))
+    number: int = 0
+    """Of its kind alone: what is loaded again has another one, and comes from disk again."""
 
     def over(self, service: Service) -> Service:
         """The model as this adapter changes it."""
-        salted = service.over(_SaltedEngine(service.engine, self.name))
+        salted = service.over(_AskingEngine(service.engine, self))
         planner, embedder = salted.planner, salted.embedder
         assert isinstance(planner, SimulatedPlanner), "only the simulated engine has adapters"
         assert isinstance(embedder, SimulatedEmbedder)
@@ -71,6 +94,7 @@ class Adapters:
 
     def __init__(self) -> None:
         self._by_name: dict[str, Adapter] = {}
+        self._numbers = count(1)
 
     def add(self, request: LoadAdapter, base: str) -> Adapter:
         """Load an adapter of the model ``base``; raises :class:`ApiError` (400, or 404 if it is not in its folder)."""
@@ -84,7 +108,7 @@ class Adapters:
                 param="lora_name",
             )
         _check_there(name, request.lora_path)
-        self._by_name[name] = Adapter(name, request.lora_path, base)
+        self._by_name[name] = Adapter(name, request.lora_path, base, number=next(self._numbers))
         return self._by_name[name]
 
     def remove(self, name: str) -> None:
@@ -115,15 +139,16 @@ def _check_there(name: str, path: str) -> None:
         )
 
 
-class _SaltedEngine:
-    """An engine whose requests share the prefix cache with those of the same ``salt`` alone."""
+class _AskingEngine:
+    """An engine whose requests ask for ``adapter``, and share the prefix cache with those who do alone."""
 
-    def __init__(self, engine: Engine, salt: str) -> None:
+    def __init__(self, engine: Engine, adapter: Adapter) -> None:
         self._engine = engine
-        self._salt = salt
+        self._adapter = adapter
 
     def submit(self, request: GenerationRequest) -> AsyncIterator[TokenEvent]:
-        return self._engine.submit(replace(request, cache_salt=self._salt))
+        name, number = self._adapter.name, self._adapter.number
+        return self._engine.submit(replace(request, cache_salt=name, adapter=name, adapter_number=number))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)

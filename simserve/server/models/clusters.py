@@ -80,7 +80,10 @@ def _loadable(spec: ClusterSpec, groups: list[Group], settings: Settings, *, is_
         return await asyncio.to_thread(lambda: over(ClusterEngine(part, groups, time_scale)))
 
     longest = min(group.setup.limits.max_model_len for group in groups)
-    return Loadable(names, model.name, longest, load, over)
+    able = {group.setup.adapters is not None for group in groups}
+    if len(able) > 1:
+        raise ConfigError(f"cluster: some groups of {model.name} have enable_lora; give it to all of them or to none")
+    return Loadable(names, model.name, longest, load, over, has_adapters=True in able)
 
 
 def _names(

@@ -38,7 +38,8 @@ class Loadable:
     an engine that somebody else has, and blocks meanwhile.
 
     ``names`` are all that it goes by, answers carry the first; ``load_s`` is how long a load takes on the wall clock
-    at least, ``unsupported`` are the fields of a request that its engine cannot honour.
+    at least, ``unsupported`` are the fields of a request that its engine cannot honour. ``has_adapters`` says whether
+    LoRA adapters cost it anything.
     """
 
     names: tuple[str, ...]
@@ -48,6 +49,7 @@ class Loadable:
     over: Callable[[Engine], Service]
     load_s: float = 0.0
     unsupported: Unsupported = SIMULATED
+    has_adapters: bool = False
 
     @property
     def name(self) -> str:
@@ -76,7 +78,8 @@ def simulated_model(name: str, entry: AvailableModel, settings: Settings, *, is_
 
     simulated_s = load_seconds(setup, settings.models.disk_bandwidth_gb_per_s * 1e9)
     wall_s = 0.0 if math.isinf(time_scale) else simulated_s / time_scale
-    return Loadable(names, model.name, setup.limits.max_model_len, load, over, wall_s)
+    able = setup.adapters is not None
+    return Loadable(names, model.name, setup.limits.max_model_len, load, over, wall_s, has_adapters=able)
 
 
 def torch_model(name: str, entry: AvailableModel, settings: Settings, *, is_default: bool) -> Loadable:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from simserve.engines.base import EngineStatus
+from simserve.engines.controls import HasAdapters
 from simserve.errors import SimServeError
 from simserve.server.errors import ApiError, model_not_found, shutting_down, try_again
 from simserve.server.load_header import load_of
@@ -93,6 +94,9 @@ class ModelPool:
             slot.has_place = True
             await service.engine.start()
             slot.hold(service)
+            for adapter in self.adapters.all():
+                if self._by_name[adapter.base] is slot and isinstance(service.engine, HasAdapters):
+                    service.engine.load_adapter(adapter.name, adapter.number, in_advance=True)
             self._begin_to_idle(slot)
 
     async def stop(self) -> None:
@@ -174,6 +178,14 @@ class ModelPool:
         return slot.telemetry
 
     async def load_adapter(self, request: LoadAdapter) -> Adapter:
+        adapter = self.name_adapter(request)
+        slot = self._by_name[adapter.base]
+        if slot.service is not None and isinstance(slot.service.engine, HasAdapters):
+            slot.service.engine.load_adapter(adapter.name, adapter.number)
+        return adapter
+
+    def name_adapter(self, request: LoadAdapter) -> Adapter:
+        """Let requests ask for an adapter, which is loaded with the first that does. Raises :class:`ApiError`."""
         if request.lora_name in self._by_name:
             raise ApiError(
                 f"The lora adapter name '{request.lora_name}' conflicts with a served base model.", param="lora_name"

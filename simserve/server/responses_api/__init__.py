@@ -1,4 +1,5 @@
 """OpenAI's Responses API over the same planners and engines as chats.
 
-``request`` turns a body into a chat's, ``objects`` makes what is answered, ``events`` streams it, ``store`` remembers.
+``request`` turns a body into a chat's, ``items`` are those of its input, ``objects`` makes what is answered, ``events``
+streams it, ``store`` remembers.
 """

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from simserve.server.plans import Piece, Plan, ToolDelta, merged, merged_calls
+from simserve.server.responses_api.ids import item_id, response_id
 from simserve.server.responses_api.request import ResponsesRequest
 from simserve.server.streams import Ended
 
@@ -29,12 +30,7 @@ class Head:
 
     def item_id(self, kind: str, at: int = 0) -> str:
         """The id of an item of the output."""
-        return f"{kind}_{self.number}{at}"
-
-
-def response_id(number: str) -> str:
-    """What clients call the response of that number."""
-    return f"resp_{number}"
+        return item_id(kind, self.number, at)
 
 
 def response_object(head: Head, status: str, output: Sequence[Json], usage: Json | None = None, **more: Any) -> Json:

@@ -14,7 +14,16 @@ from simserve.server.protocol import MAX_TOOLS, ReasoningEffort
 
 Json = dict[str, Any]
 
-NOT_DONE = ("conversation", "prompt", "max_tool_calls")
+ELSEWHERE = ("conversation", "prompt")
+"""Fields that name what OpenAI keeps for its customers and nobody keeps here: they would change what is read."""
+
+
+def refuse(fields: Json) -> None:
+    """Raise :class:`ApiError` (400) for fields of a body that cannot be honoured."""
+    for name in ELSEWHERE:
+        if fields.get(name) is not None:
+            message = f"`{name}` is not supported: nothing is kept here but responses; see `previous_response_id`."
+            raise ApiError(message, param=name, code="unsupported")
 
 
 class TextFormat(Fields):
@@ -150,7 +159,7 @@ def _chat_tool(tool: FunctionTool) -> Json:
 
 def _messages(item: Mapping[str, Any], where: str) -> list[Json]:
     """The messages that one item of the input stands for."""
-    kind = item.get("type", "message")
+    kind = item.get("type") or "message"
     if kind == "message":
         return [{"role": item.get("role"), "content": _content(item.get("content"), where)}]
     if kind == "function_call":

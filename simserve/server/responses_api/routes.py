@@ -1,4 +1,4 @@
-"""``/v1/responses``: create, look up, cancel, delete."""
+"""``/v1/responses``: create, look up, cancel, delete, and count what a response would read."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -24,16 +25,17 @@ from simserve.server.request_ids import current_request_id
 from simserve.server.responses import timing_headers
 from simserve.server.responses_api.background import Background, Begun
 from simserve.server.responses_api.events import EventWriter
-from simserve.server.responses_api.objects import Head, answer_messages, finished, response_id, response_object
-from simserve.server.responses_api.request import ResponsesRequest
-from simserve.server.responses_api.store import Store, Stored, not_found, stored_in
+from simserve.server.responses_api.ids import response_id
+from simserve.server.responses_api.items import is_reference, page, referred, told_input
+from simserve.server.responses_api.objects import Head, answer_messages, finished, response_object
+from simserve.server.responses_api.request import ResponsesRequest, refuse
+from simserve.server.responses_api.store import IN_PROGRESS, Store, Stored, item_in, not_found, stored_in
 from simserve.server.service import Service
 from simserve.server.streaming import SSE_HEADERS
 from simserve.server.streams import Ended, check_not_given_up, longest_choices, opened
 
 Json = dict[str, Any]
 
-IN_PROGRESS = "in_progress"
 PREVIOUS = "previous_response_id"
 
 
@@ -50,17 +52,17 @@ class ResponsesRoutes:
         """The routes, for ``app.add_routes``."""
         return [
             web.post("/v1/responses", self.create),
+            web.post("/v1/responses/input_tokens", self.input_tokens),
             web.get("/v1/responses/{id}", self.look_up),
             web.delete("/v1/responses/{id}", self.delete),
             web.post("/v1/responses/{id}/cancel", self.cancel),
+            web.get("/v1/responses/{id}/input_items", self.input_items),
         ]
 
     async def create(self, request: web.Request) -> web.StreamResponse:
         """``POST /v1/responses``: an answer in the form of OpenAI's Responses API"""
         defaults = {"stream": self._limits.rules.streaming_default}
-        body = await read_body(request, ResponsesRequest, _not_streamed_behind, defaults)
-        earlier = await self._earlier(body.previous_response_id)
-        chat = await read_body(request, ChatRequest, self._models.refuse, given=body.chat(earlier))
+        body, earlier, chat = await self._understood(request, defaults)
         messages = [*earlier, *body.messages()]
         if body.background:
             number = _number()
@@ -78,8 +80,22 @@ class ResponsesRoutes:
                 await self._done(request, service, head, plan, pieces, ended, messages)
             return response
 
+    async def input_tokens(self, request: web.Request) -> web.Response:
+        """``POST /v1/responses/input_tokens``: how many tokens it would read, as ``usage`` counts them"""
+        body, _, chat = await self._understood(request)
+        async with self._models.use(body.model) as service:
+            tokens, _ = await service.planner.chat_prompt(chat)
+            return _json({"object": "response.input_tokens", "input_tokens": len(tokens)})
+
+    async def input_items(self, request: web.Request) -> web.Response:
+        """``GET /v1/responses/{id}/input_items``: what was asked, item by item"""
+        stored = await stored_in(self._store, request.match_info["id"])
+        return _json(page(stored.asked, request.query))
+
     async def look_up(self, request: web.Request) -> web.Response:
         """``GET /v1/responses/{id}``: one that was given before, or is being made in the background"""
+        if request.query.get("stream", "").lower() in ("true", "1"):
+            raise ApiError("A response is streamed while it is made, and not again.", param="stream")
         return _json((await stored_in(self._store, request.match_info["id"])).response)
 
     async def delete(self, request: web.Request) -> web.Response:
@@ -96,10 +112,28 @@ class ResponsesRoutes:
         if not stored.response["background"]:
             raise ApiError("Cannot cancel a synchronous response.", param="response_id")
         if stored.response["status"] == IN_PROGRESS:
-            stored = Stored({**stored.response, "status": "cancelled"}, stored.messages)
+            stored = replace(stored, response={**stored.response, "status": "cancelled"})
             await self._store.cancel(number)
             await self._store.put(number, await stored.written())
         return _json(stored.response)
+
+    async def _understood(
+        self, request: web.Request, defaults: Mapping[str, Any] | None = None
+    ) -> tuple[ResponsesRequest, list[Json], ChatRequest]:
+        """The body with what it refers to in its place, the messages before it, and the chat that all amounts to."""
+        body = await read_body(request, ResponsesRequest, _refuse, defaults)
+        body = body.model_copy(update={"input": await self._with_references(body.input)})
+        earlier = await self._earlier(body.previous_response_id)
+        return body, earlier, await read_body(request, ChatRequest, self._models.refuse, given=body.chat(earlier))
+
+    async def _with_references(self, given: str | list[Json]) -> str | list[Json]:
+        """The input with what is meant in place of each ``item_reference``."""
+        if isinstance(given, str) or not any(is_reference(one) for one in given):
+            return given
+        return [
+            await item_in(self._store, referred(one, f"input.{at}"), f"input.{at}") if is_reference(one) else one
+            for at, one in enumerate(given)
+        ]
 
     async def _earlier(self, previous: str | None) -> list[Json]:
         """The conversation that is to go on."""
@@ -137,14 +171,15 @@ class ResponsesRoutes:
         """Make a response that is looked up later; what fails once it has ``begun`` becomes a part of it."""
         async with self._planned(request, number, body, chat) as (service, head, plan, stream):
             now = response_object(head, IN_PROGRESS, [])
-            await self._store.put(head.id, await Stored(now, messages).written())
+            asked = told_input(head.number, body.input)
+            await self._store.put(head.id, await Stored(now, asked, messages).written())
             begun(now | {"status": "queued"})
             try:
                 pieces, ended = await _read(plan.choices[0], stream)
             except Exception as error:
                 why = {"code": "server_error", "message": as_api_error(error).message}
                 failed = response_object(head, "failed", [], error=why)
-                await self._store.put(head.id, await Stored(failed, messages).written())
+                await self._store.put(head.id, await Stored(failed, asked, messages).written())
             else:
                 await self._done(request, service, head, plan, pieces, ended, messages)
 
@@ -192,7 +227,8 @@ class ResponsesRoutes:
         await self._limits.charging.give_back(request, plan.output_tokens - ended.tokens)
         if head.request.store:
             whole = finished(head, plan, pieces, ended) | {"completed_at": int(time.time())}
-            stored = Stored(whole, [*messages, *answer_messages(merged(pieces))])
+            asked = told_input(head.number, head.request.input)
+            stored = Stored(whole, asked, [*messages, *answer_messages(merged(pieces))])
             await self._store.put(head.id, await stored.written())
 
 
@@ -208,8 +244,9 @@ async def _read(choice: Choice, stream: AsyncIterator[TokenEvent]) -> tuple[list
     return pieces, Ended.of(choice, tokens, event.timing)
 
 
-def _not_streamed_behind(fields: Json) -> None:
-    """What goes on in the background is streamed to nobody, whatever the server's default is."""
+def _refuse(fields: Json) -> None:
+    """See :func:`refuse`. What goes on in the background is streamed to nobody, whatever the server's default is."""
+    refuse(fields)
     if fields.get("background") is True and fields.get("stream") is None:
         fields["stream"] = False
 

@@ -11,8 +11,12 @@ from typing import Any, Protocol
 import orjson
 
 from simserve.server.errors import ApiError
+from simserve.server.responses_api.ids import response_of
 
 Json = dict[str, Any]
+
+IN_PROGRESS = "in_progress"
+"""The status of a response that somebody works on."""
 
 MAX_STORED = 1_000
 MAX_STORED_BYTES = 64 * 2**20
@@ -40,6 +44,10 @@ class Store(Protocol):
 
     async def cancel(self, number: str) -> None:
         """Have whoever works on the response stop it."""
+        ...
+
+    def work(self, number: str, *, begins: bool) -> None:
+        """This process begins to work on a response, or does not any more: one that dies meanwhile has lost it."""
         ...
 
 
@@ -71,22 +79,52 @@ class KeptHere:
         for told in self.on_cancel:
             told(number)
 
+    def work(self, number: str, *, begins: bool) -> None:
+        """If this process dies, so does the store."""
+
+    async def lose(self, number: str) -> None:
+        """Whoever worked on the response is dead: it has failed."""
+        entry = self._by_id.get(number)
+        if entry is None:
+            return
+        stored = Stored(**await asyncio.to_thread(orjson.loads, entry))
+        if stored.response["status"] == IN_PROGRESS:
+            why = {"code": "server_error", "message": "The process that worked on this response has died; ask again."}
+            stored.response.update(status="failed", error=why)
+            await self.put(number, await stored.written())
+
 
 @dataclass(frozen=True)
 class Stored:
-    """A response as it is now, and the conversation up to it, its answer included once it is complete."""
+    """A response as it is now, the items that were asked, and the conversation up to its answer, once that is complete.
+
+    The conversation is messages of a chat, earlier responses' too.
+    """
 
     response: Json
+    asked: list[Json]
     messages: list[Json]
 
     async def written(self) -> bytes:
         """The entry for a store."""
-        if _size(self.messages) > INLINE_ENTRY_BYTES:
+        if _size(self.messages) + _size(self.asked) > INLINE_ENTRY_BYTES:
             return await asyncio.to_thread(self._dumped)
         return self._dumped()
 
     def _dumped(self) -> bytes:
-        return orjson.dumps({"response": self.response, "messages": self.messages})
+        return orjson.dumps({"response": self.response, "asked": self.asked, "messages": self.messages})
+
+
+async def item_in(store: Store, name: str, param: str) -> Json:
+    """What was said under this id; raises :class:`ApiError` (404) if that is not known, or not any more."""
+    entry = await store.get(response_of(name))
+    stored = None if entry is None else await _read(entry)
+    items: list[Json] = [] if stored is None else [*stored.response["output"], *stored.asked]
+    for item in items:
+        if item["id"] == name:
+            return item
+    message = f"There is no item {name!r} here; send what it said, or refer to a response that is stored."
+    raise ApiError(message, status=404, param=param, code="item_not_found")
 
 
 async def stored_in(store: Store, number: str, param: str | None = None) -> Stored:
@@ -94,6 +132,10 @@ async def stored_in(store: Store, number: str, param: str | None = None) -> Stor
     entry = await store.get(number)
     if entry is None:
         raise not_found(number, param)
+    return await _read(entry)
+
+
+async def _read(entry: bytes) -> Stored:
     read = await asyncio.to_thread(orjson.loads, entry) if len(entry) > INLINE_ENTRY_BYTES else orjson.loads(entry)
     return Stored(**read)
 

@@ -179,6 +179,9 @@ class ModelsSection(Section):
     disk_bandwidth_gb_per_s: Annotated[float, Field(gt=0)] = setting(
         6.5, "speed at which weights are read, in 10^9 bytes a second (Samsung PM9A3, an NVMe disk for servers)"
     )
+    lora_modules: list[str] = setting(
+        [], "LoRA adapters of an engine with `enable_lora`: name=path, or JSON as in vLLM"
+    )
     models_dir: Path | None = setting(None, "folder of models: all in it are available, and relative paths begin there")
     available: Annotated[dict[str, AvailableModel], BeforeValidator(_by_name)] = setting(
         {}, "models by the name that clients use"

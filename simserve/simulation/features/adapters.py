@@ -120,11 +120,6 @@ class AdapterStore:
             del self.on_device[gone]
         return read, copied
 
-    def forget(self, adapter: int) -> None:
-        """It was unloaded: it takes no room any more."""
-        self.on_host.pop(adapter, None)
-        self.on_device.pop(adapter, None)
-
     def seconds(self, read: int, copied: int) -> float:
         """How long it takes to load so many, one after the other."""
         return read * self.setup.read_s + copied * self.setup.copy_s
