@@ -44,7 +44,11 @@ NOTES: Mapping[str, tuple[str, str]] = {
     "skip_special_tokens": ("simulated text has none", SAMPLED),
     "allowed_token_ids": ("the text is made of these alone", REFUSED),
     "bad_words": ("no sentence with one of them is said", REFUSED),
-    "response_format": ("`json_object`, `json_schema`, vLLM's `structural_tag`: text that has this form", "`text`"),
+    "response_format": (
+        "`json_object` (of the schema that a message holds, if one does), `json_schema`, vLLM's `structural_tag`: text"
+        " that has this form",
+        "`text`",
+    ),
     "structured_outputs": (
         "`json`, `regex`, `choice`, `json_object`, `grammar` (XGrammar's EBNF without lookaheads, or Lark's"
         " notation), `structural_tag` (the older `structures`, or a nested `format`). `guided_json` and the like,"
