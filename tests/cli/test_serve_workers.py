@@ -175,6 +175,20 @@ def test_a_response_is_known_to_all_workers(server: Server) -> None:
     assert {response(server, "GET", f"/{number}")[0] for _ in range(8)} == {404}
 
 
+def test_a_streamed_response_is_known_to_all_workers_as_soon_as_it_has_ended(server: Server) -> None:
+    for _ in range(8):
+        events = streamed_response(server, {"input": "Hello", "max_output_tokens": 4, "stream": True})
+        assert response(server, "GET", f"/{events[-1]['response']['id']}")[0] == 200
+
+
+def streamed_response(server: Server, body: dict[str, Any]) -> list[dict[str, Any]]:
+    headers = {"Authorization": "Bearer sk-all", "Content-Type": "application/json"}
+    request = urllib.request.Request(f"{server.url}/v1/responses", json.dumps(body).encode(), headers)
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        lines = answer.read().decode().splitlines()
+    return [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+
+
 def test_any_worker_cancels_a_response_in_the_background(server: Server) -> None:
     body = {"input": "Hello", "background": True, "max_output_tokens": 1900}
     assert ask(server, "/clock/pause", {})[0] == 200

@@ -13,7 +13,8 @@ BOTH = ""
 NOTES: Mapping[str, tuple[str, str]] = {
     "model": ("which model answers; the default one without it, 404 for one that there is not", BOTH),
     "messages": (
-        "text, pictures (`image_url`) and sounds (`input_audio`); the prompt is a layout like ChatML's",
+        "text, pictures (`image_url`), films (`video_url`) and sounds (`input_audio`); the prompt is a layout like"
+        " ChatML's",
         "text; the prompt is that of the model's own template",
     ),
     "prompt": ("one text or many, or token ids, one list or many", BOTH),
