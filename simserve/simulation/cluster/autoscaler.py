@@ -14,7 +14,6 @@ from simserve.scheduling import Request
 from simserve.simulation.cluster.gateway import Gateway
 from simserve.simulation.cluster.member import Member, State
 from simserve.simulation.cluster.spec import AutoscalerSpec
-from simserve.simulation.replica import Run
 
 SLO_PERCENTILE = 90.0
 GIGA = 1e9
@@ -73,9 +72,6 @@ class Autoscaler:
     def handed_over(self, member: Member, request: Request) -> None:
         """See :class:`simserve.simulation.cluster.member.MemberObserver`."""
         self.ended(member, [])
-
-    def ran(self, member: Member, run: Run) -> None:
-        """Of no interest."""
 
     def _look_again_and_again(self) -> simpy.events.ProcessGenerator:
         while not self._is_over.triggered:

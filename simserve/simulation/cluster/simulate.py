@@ -19,7 +19,7 @@ from simserve.simulation.cluster.gateway import Gateway
 from simserve.simulation.cluster.groups import Group, prepare_groups
 from simserve.simulation.cluster.handover import Handover
 from simserve.simulation.cluster.loads import Loads
-from simserve.simulation.cluster.member import Member, MemberObserver, State
+from simserve.simulation.cluster.member import Member, RunObserver, State, Work
 from simserve.simulation.cluster.process_memory import ENOUGH_MEMBERS, for_many_members, use_huge_pages
 from simserve.simulation.cluster.recorder import GroupRecorder, SpeculativeGroupRecorder
 from simserve.simulation.cluster.result import ClusterResult, result_of
@@ -51,7 +51,7 @@ def simulate_cluster(
     defaults: Defaults = NO_DEFAULTS,
     on_progress: Progress | None = None,
     edge: int = 0,
-    observers: tuple[MemberObserver, ...] = (),
+    observers: tuple[RunObserver, ...] = (),
     watchers: Sequence[Watcher] = (),
 ) -> ClusterResult:
     """Serve ``workload`` on the cluster ``spec`` in simulated time. Same input, same result, to the bit.
@@ -70,7 +70,7 @@ def simulate_cluster(
             cluster.handover.watchers = watchers
     for member in cluster.members:
         for observer in observers:
-            member.observe(observer)
+            member.observe_runs(observer)
     cluster.run()
     return result_of(cluster, source.name)
 
@@ -87,6 +87,7 @@ class Cluster:
         self.env = simpy.Environment()
         self.is_over = self.env.event()
         self._on_progress = on_progress
+        self.work = Work()
         self.counts = Counts()
         """What features of all members counted."""
         self.recorders = [self._new_recorder(group) for group in groups]
@@ -140,6 +141,7 @@ class Cluster:
                     may_halt=group.name in may_halt,
                     is_replaceable=group.name in most,
                     counts=self.counts,
+                    work=self.work,
                     mates=mates,
                     lock_step=lock_step,
                 )
