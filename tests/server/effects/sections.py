@@ -54,6 +54,9 @@ SERVER = {
         f"{FAST}server: {{keep_alive_timeout: 0.1}}", answered_after_a_pause, to(False)
     ),
     "server.max_body_size": Effect(f"{FAST}server: {{max_body_size: 1 kB}}", status(prompt="x " * 900), to(413)),
+    "server.allowed_origins": Effect(
+        f"{FAST}server: {{allowed_origins: [http://a.example]}}", header("vary"), to("Origin")
+    ),
     "server.max_waiting_requests": Effect(
         f"{FAST}inference: {{max_batch_size: 1}}\nserver: {{max_waiting_requests: 1}}",
         statuses_at_once,
