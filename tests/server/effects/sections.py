@@ -35,6 +35,7 @@ from simserve.resources import data_dir
 HERE = Path(__file__).parent
 SEVERAL = "engine: {time_scale: .inf}\nmodels: {available: {a: {path: facebook/opt-125m}, b: {path: facebook/opt-125m}}"
 ONE = "engine: {time_scale: .inf}\nmodels: {available: {a: {path: facebook/opt-125m"
+ADAPTED = "engine: {time_scale: .inf, enable_lora: true}\nmodels: {default: facebook/opt-125m"
 TORCH = "engine: {type: torch, device: cpu}\nmodels: {default: simserve/tiny-chat}\n"
 
 
@@ -105,6 +106,9 @@ AUTH = {
 
 MODELS = {
     "models.default": Effect(f"{SEVERAL}, default: b}}", answer(model_of), to("b"), f"{SEVERAL}}}"),
+    "models.lora_modules": Effect(
+        f"{ADAPTED}, lora_modules: ['law=org/law']}}", status(model="law"), to(200), f"{ADAPTED}}}"
+    ),
     "models.served_names": Effect(
         f"{SEVERAL}, served_names: [gpt-4o]}}", answer(model_of), to("gpt-4o"), f"{SEVERAL}}}"
     ),
