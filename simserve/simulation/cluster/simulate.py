@@ -56,7 +56,7 @@ def simulate_cluster(
 ) -> ClusterResult:
     """Serve ``workload`` on the cluster ``spec`` in simulated time. Same input, same result, to the bit.
 
-    ``observers`` see what every member does, ``watchers`` transfers as well. Raises
+    ``observers`` see what every member does, ``watchers`` transfers and starts as well. Raises
     :class:`simserve.errors.SimServeError` subclasses in one sentence that names the field of what cannot be honoured;
     for ``edge`` see :func:`simserve.simulation.setup.prepare`.
     """
@@ -68,6 +68,8 @@ def simulate_cluster(
         observers += (MemberWatch(watchers),)
         if cluster.handover is not None:
             cluster.handover.watchers = watchers
+        for scaler in cluster.autoscalers:
+            scaler.watchers = watchers
     for member in cluster.members:
         for observer in observers:
             member.observe_runs(observer)
