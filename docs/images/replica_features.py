@@ -6,6 +6,7 @@ python docs/images/replica_features.py [NAME ...]
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from simserve.metrics.summary import Summary, summarize
 from simserve.models import load_model
 from simserve.simulation import Conversations, SimulationResult, Source, simulate
 from simserve.workload import (
+    AdapterChoice,
     LognormalLength,
     SteadyArrivals,
     Workload,
@@ -73,6 +75,27 @@ def drafts() -> None:
     draw("drafts", "requests/s", rates, {f"TPOT mean, ms: {label}": values for label, values in tpot.items()}, one=True)
 
 
+def adapters() -> None:
+    """Requests wait for adapters that find no slot beside those in use: the more of them, the more slots it takes."""
+    slots = [1, 2, 4, 8, 16, 32, 64]
+    base = synthetic_workload(2000, 8.0, LognormalLength(400, 0.5), LognormalLength(150, 0.5), seed=1)
+    _, plain = served(base)
+    print(f"no adapters: TTFT {1000 * plain.ttft.mean:.0f} ms, {plain.output_throughput:.0f} tokens/s")
+    ttft: dict[str, list[float]] = {}
+    for count in (16, 64):
+        asking = replace(base, adapters=AdapterChoice(count, zipf=1.0).draw(1, len(base)))
+        for size in slots:
+            options = {"enable_lora": True, "max_loras": size, "max_cpu_loras": max(size, count)}
+            done, summary = served(asking, **options)
+            ttft.setdefault(f"TTFT mean, s: {count} adapters", []).append(summary.ttft.mean)
+            print(
+                f"{count} adapters, {size} slots: TTFT {1000 * summary.ttft.mean:.0f} ms, TPOT "
+                f"{1000 * summary.tpot.mean:.1f} ms, {summary.output_throughput:.0f} tokens/s, "
+                f"{100 * done.figures['lora_hit_rate']:.0f} % find theirs there, {done.figures['lora_loads']} loads"
+            )
+    draw("adapters", "slots (--max-loras)", slots, ttft, one=True)
+
+
 def draw(name: str, x: str, labels: list[int], lines: dict[str, list[float]], one: bool = False) -> None:
     """Each of ``lines`` over ``labels``, side by side or in ``one`` picture."""
     figure, axes = plt.subplots(1, 1 if one else len(lines), figsize=(8, 3), squeeze=False)
@@ -90,5 +113,5 @@ def draw(name: str, x: str, labels: list[int], lines: dict[str, list[float]], on
 
 if __name__ == "__main__":
     matplotlib.rcParams["svg.hashsalt"] = "simserve"
-    for example in sys.argv[1:] or ("tiers", "drafts"):
-        {"tiers": tiers, "drafts": drafts}[example]()
+    for example in sys.argv[1:] or ("tiers", "drafts", "adapters"):
+        {"tiers": tiers, "drafts": drafts, "adapters": adapters}[example]()

@@ -24,10 +24,10 @@ KERNEL_S = 3e-6
 BETWEEN_BYTES = 4
 """Of a number between shrink and expand."""
 
-ADAPTERS = 2.0
-"""Relative half-width of the time of adapters' products: up to three times as long. Nothing here was calibrated. One
+ADAPTERS = 3.0
+"""Relative half-width of the time of adapters' products: up to four times as long. Nothing here was calibrated. One
 rank-64 adapter made 96 answers of Llama-2-7B on an A100 take 35 s instead of 28 s (github.com/vllm-project/vllm, issue
-10062, kernels of 2024); those for TPUs of 2025 lose 8 to 24 % of throughput (pull request 15655)."""
+10062, kernels of 2024), four times what this adds. TPU kernels of 2025 lose 8 to 24 % (pull request 15655)."""
 
 WORDS = f"adapters' products, never measured, up to {1 + ADAPTERS:.0f} times as long"
 

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-import orjson
 from aiohttp import web
 from pydantic import BaseModel
 
@@ -14,7 +13,8 @@ from simserve.server.errors import ApiError
 from simserve.server.protocol import parse
 
 # Reading more JSON than this takes long enough to delay other clients' tokens, so it is done in a thread.
-INLINE_BODY_BYTES = 256 * 1024
+INLINE_BODY_BYTES = 64 * 1024
+INLINE_MESSAGES = 100
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -32,7 +32,9 @@ async def read_body(
     """
     if request.content_type != "application/json":
         raise ApiError("The request must have the header Content-Type: application/json.")
-    raw = await request.read() if given is None else orjson.dumps(given)
-    if len(raw) > INLINE_BODY_BYTES:
-        return await asyncio.to_thread(parse, raw, kind, refuse, defaults)
-    return parse(raw, kind, refuse, defaults)
+    raw = await request.read()
+    is_long = len(raw) > INLINE_BODY_BYTES or (given is not None and len(given.get("messages", ())) > INLINE_MESSAGES)
+    body = raw if given is None else dict(given)
+    if is_long:
+        return await asyncio.to_thread(parse, body, kind, refuse, defaults)
+    return parse(body, kind, refuse, defaults)

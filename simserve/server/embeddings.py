@@ -21,8 +21,11 @@ from pydantic import Field, model_validator
 from simserve.engines.base import Engine, GenerationRequest
 from simserve.server.errors import ApiError
 from simserve.server.fields import Fields, Prompts, Truncation, Whole, contradiction, truncated
-from simserve.server.plans import Cut
+from simserve.server.plans import Cut, run
 from simserve.server.streams import Ended, drained, opened, together
+
+INLINE_NUMBERS = 20_000
+"""Of all vectors, or tokens of all pairs; more are worked on in a thread."""
 
 Vector = npt.NDArray[np.float32]
 
@@ -101,12 +104,14 @@ class SimulatedEmbedder:
 
     async def embed(self, prompts: Sequence[Sequence[int]], request_id: str) -> Embedded:
         reads = await self._read(prompts, request_id)
-        return Embedded([self._vector(tokens) for tokens in prompts], reads)
+        is_long = len(prompts) * self.dimensions > INLINE_NUMBERS
+        return Embedded(await run(lambda: [self._vector(tokens) for tokens in prompts], in_thread=is_long), reads)
 
     async def scores(self, pairs: Sequence[tuple[list[int], list[int]]], request_id: str) -> Embedded:
         """How alike the words of both are: the cosine of their token counts."""
         reads = await self._read([one + other for one, other in pairs], request_id)
-        return Embedded([_likeness(one, other) for one, other in pairs], reads)
+        is_long = sum(len(one) + len(other) for one, other in pairs) > INLINE_NUMBERS
+        return Embedded(await run(lambda: [_likeness(*pair) for pair in pairs], in_thread=is_long), reads)
 
     async def _read(self, prompts: Sequence[Sequence[int]], request_id: str) -> list[Ended]:
         sequences = [
@@ -145,12 +150,17 @@ def embeddings_body(request: EmbeddingRequest, model: str, vectors: Sequence[Vec
     """The answer: vectors as numbers, or as the base64 of little-endian float32, which OpenAI's clients ask for."""
     as_base64 = request.encoding_format == "base64"
     data = [
-        {"object": "embedding", "index": index, "embedding": _base64(vector) if as_base64 else vector}
+        {"object": "embedding", "index": index, "embedding": _base64(vector) if as_base64 else _numbers(vector)}
         for index, vector in enumerate(vectors)
     ]
     usage = {"prompt_tokens": prompt_tokens, "total_tokens": prompt_tokens}
     body = {"object": "list", "data": data, "model": model, "usage": usage}
-    return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+    return orjson.dumps(body)
+
+
+def _numbers(vector: Vector) -> orjson.Fragment:
+    """One at a time: between them, other threads have their turn."""
+    return orjson.Fragment(orjson.dumps(vector, option=orjson.OPT_SERIALIZE_NUMPY))
 
 
 def _base64(vector: Vector) -> str:

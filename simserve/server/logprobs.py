@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -39,11 +39,10 @@ def name_by_id(token_id: int) -> bytes:
     return b"token_id:%d" % token_id
 
 
-def prompt_logprobs(token_ids: Sequence[int], tokens: Sequence[Told]) -> list[dict[str, Any] | None]:
+def prompt_logprobs(token_ids: Sequence[int], tokens: Iterable[Told]) -> Iterator[dict[str, Any] | None]:
     """vLLM's list of a prompt's logprobs: for each token but the first, it and the likeliest in its place, by id."""
-    return [
-        None if one.logprob is None else _ranked(token_id, one) for token_id, one in zip(token_ids, tokens, strict=True)
-    ]
+    for token_id, one in zip(token_ids, tokens, strict=True):
+        yield None if one.logprob is None else _ranked(token_id, one)
 
 
 def _ranked(token_id: int, one: Told) -> dict[str, Any]:

@@ -92,6 +92,14 @@ class Message(BaseModel):
 Messages = Annotated[list[Message], Field(min_length=1)]
 
 
+def len_of(message: Message) -> int:
+    """About how many characters of a prompt it takes."""
+    content = message.content
+    parts = content if isinstance(content, list) else ()
+    said = len(content) if isinstance(content, str) else sum(len(getattr(part, "text", "")) for part in parts)
+    return 100 + said + 100 * len(message.tool_calls or ())
+
+
 def last_words(messages: Sequence[Message]) -> str:
     """What was said last by somebody other than the model: what it is to answer."""
     return next((message.text() for message in reversed(messages) if message.role == "user"), "")

@@ -18,7 +18,7 @@ from simserve.server.protocol import ChatRequest, CompletionRequest
 from simserve.server.unsupported import Unsupported
 
 # Above this the work is done in a thread, so that one long prompt does not hold up all other streams.
-INLINE_PROMPT_CHARACTERS = 20_000
+INLINE_PROMPT_CHARACTERS = 8_000
 
 Result = TypeVar("Result")
 

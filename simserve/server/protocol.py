@@ -34,7 +34,7 @@ from simserve.server.fields import (
     truncated,
 )
 from simserve.server.formats import ResponseFormat, StructuredOutputs, Wanted
-from simserve.server.messages import Messages
+from simserve.server.messages import Messages, len_of
 from simserve.server.request_ids import USABLE
 from simserve.server.tools import Tool, ToolChoice, check_tools, must_call, usable
 
@@ -43,6 +43,8 @@ MAX_SEQUENCES = 16_384
 """Of one request: all choices of all its prompts."""
 
 MAX_TOOLS = 128
+CHARACTERS_PER_TOOL = 1_000
+"""To know whether a prompt is a long one."""
 GUIDES = {f"guided_{name}": name for name in ("json", "regex", "choice", "grammar")}
 """vLLM's fields from before there was ``structured_outputs``, and what they are called in it."""
 ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
@@ -51,18 +53,20 @@ Body = TypeVar("Body", bound=BaseModel)
 
 
 def parse(
-    body: bytes,
+    body: bytes | dict[str, Any],
     kind: type[Body],
     refuse: Callable[[dict[str, Any]], None] | None = None,
     defaults: Mapping[str, Any] | None = None,
 ) -> Body:
-    """Read ``body`` as JSON of this kind; raises :class:`ApiError` (400) naming the first thing that is wrong.
+    """Read ``body`` as JSON of this kind, unless it has been read.
+
+    Raises :class:`ApiError` (400) naming the first thing that is wrong.
 
     ``refuse`` is asked first: it raises for fields that the engine behind the server cannot honour. ``defaults`` are
     this server's, for fields that the client leaves open.
     """
     try:
-        fields = orjson.loads(body)
+        fields = body if isinstance(body, dict) else orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise ApiError(f"The request body is not valid JSON: {error}.") from None
     if not isinstance(fields, dict):
@@ -150,6 +154,7 @@ class CompletionFields(SamplingFields):
     return_token_ids: Flag = False
     return_tokens_as_token_ids: Flag = False
     request_id: Annotated[str, AfterValidator(_usable_id)] | None = None
+    echo: Flag = False
     user: str | None = None
     metadata: dict[str, Any] = Field(default_factory=dict)
 
@@ -216,7 +221,6 @@ class ChatRequest(CompletionFields):
     include_reasoning: Flag = True
     thinking_token_budget: Annotated[Whole, Field(ge=0)] | None = None
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
-    echo: Flag = False
     add_generation_prompt: Flag = True
     add_special_tokens: Flag = False
     continue_final_message: Flag = False
@@ -267,6 +271,10 @@ class ChatRequest(CompletionFields):
         last = self.messages[-1]
         return last.text() if self.echo and (last.role == "assistant" or not self.add_generation_prompt) else ""
 
+    def size(self) -> int:
+        """About how many characters the prompt has."""
+        return sum(map(len_of, self.messages)) + CHARACTERS_PER_TOOL * len(self.tools or ())
+
     def conversation(self) -> list[dict[str, str]]:
         """The messages for the simulated engine; tools stand before them as JSON, so that they cost prompt tokens."""
         tools = self.usable_tools()
@@ -280,7 +288,6 @@ class CompletionRequest(CompletionFields):
     prompt: Prompts
     max_tokens: Annotated[Whole, Field(ge=0)] | None = None
     logprobs: Logprobs | None = None
-    echo: Flag = False
     suffix: str | None = None
     best_of: Annotated[Whole, Field(ge=1, le=MAX_CHOICES)] | None = None
 

@@ -17,16 +17,22 @@ from simserve.server.limits import RequestLimits, taken_deadline
 from simserve.server.load_header import load_header
 from simserve.server.logs import note
 from simserve.server.models import Models
-from simserve.server.plans import Plan
+from simserve.server.plans import Plan, run
 from simserve.server.protocol import ChatRequest, CompletionFields, CompletionRequest
 from simserve.server.request_ids import current_request_id
 from simserve.server.responses import Envelope, timing_headers, whole_body
 from simserve.server.secrecy import SECRETS
 from simserve.server.service import Service
 from simserve.server.streaming import SSE_HEADERS, stream_answer
-from simserve.server.streams import Answer, Ended, longest_choices, opened, together, whole_answer
+from simserve.server.streams import Ended, longest_choices, opened, together, whole_answer
 
 log = logging.getLogger("simserve.server")
+
+INLINE_NUMBERS = 20_000
+"""Tokens or numbers of an answer; one that has more is made in a thread."""
+
+NUMBERS_PER_LOGPROB = 10
+"""What telling of one token's likelihood costs, in tokens told without."""
 
 Body = TypeVar("Body", CompletionRequest, ChatRequest, EmbeddingRequest)
 
@@ -76,8 +82,11 @@ class Routes:
             log.info("Added request: input_len=%d, to embed", prompt_tokens)
             note(request, model=service.model, prompt_tokens=prompt_tokens)
             embedded = await service.embedder.embed(prompts, f"embd-{current_request_id()}")
-            content = embeddings_body(body, service.model, embedded.values, prompt_tokens)
-            return web.Response(body=content, content_type="application/json", headers=timing_headers(embedded.reads))
+            content = await run(
+                lambda: embeddings_body(body, service.model, embedded.values, prompt_tokens),
+                in_thread=len(prompts) * service.embedder.dimensions > INLINE_NUMBERS,
+            )
+            return _json_bytes(content, timing_headers(embedded.reads))
 
     async def _to_embed(self, request: web.Request, body: EmbeddingRequest, service: Service) -> list[list[int]]:
         """The tokens of each text, or of the one conversation."""
@@ -129,9 +138,13 @@ class Routes:
                 ended = await stream_answer(request, response, body, envelope, plan, streams, deadline_s)
             else:
                 pairs = zip(plan.choices, streams, strict=True)
-                ended = answers = await together([whole_answer(choice, stream) for choice, stream in pairs])
+                slow = _takes_long(body, plan)
+                ended = answers = await together(
+                    [whole_answer(choice, stream, in_thread=slow) for choice, stream in pairs]
+                )
                 load = await load_header(request.headers, lambda: self._models.engine_load(body.model))
-                response = _whole_response(envelope, plan, answers, load)
+                content = await run(lambda: whole_body(envelope, plan, answers), in_thread=slow)
+                response = _json_bytes(content, {**timing_headers(answers), **load})
         service.answered(*longest_choices(plan, ended))
         if ended:
             output_tokens = sum(one.tokens for one in ended)
@@ -147,12 +160,16 @@ def _envelope(request: web.Request, service: Service, body: CompletionFields, *,
     return Envelope(prefix + number, service.model, int(time.time()), chat)
 
 
-def _whole_response(envelope: Envelope, plan: Plan, answers: Sequence[Answer], load: Mapping[str, str]) -> web.Response:
-    return web.Response(
-        body=whole_body(envelope, plan, answers),
-        content_type="application/json",
-        headers={**timing_headers(answers), **load},
-    )
+def _takes_long(body: CompletionFields, plan: Plan) -> bool:
+    """Whether an answer is so long, or has so much told of it, that other streams would wait while it is written."""
+    likeliest = body.likeliest_tokens()
+    each = 1 if likeliest is None else NUMBERS_PER_LOGPROB * (1 + likeliest)
+    is_told_of_prompt = body.prompt_logprobs is not None or (body.echo and likeliest is not None)
+    return (plan.output_tokens + plan.prompt_tokens * is_told_of_prompt) * each > INLINE_NUMBERS
+
+
+def _json_bytes(body: bytes, headers: Mapping[str, str]) -> web.Response:
+    return web.Response(body=body, content_type="application/json", headers=headers)
 
 
 def _json(body: dict[str, object]) -> web.Response:

@@ -140,7 +140,9 @@ class ScoringRoutes:
                 tokens = tokens[:most] if most else tokens
                 return tokens if body.truncate_prompt_tokens is None else tokens[:room]
 
-            firsts = await service.planner.token_ids([one for one, _ in pairs], "query")
+            queries = list(dict.fromkeys(one for one, _ in pairs))  # most often there is one
+            tokens_of = dict(zip(queries, await service.planner.token_ids(queries, "query"), strict=True))
+            firsts = [tokens_of[one] for one, _ in pairs]
             seconds = await service.planner.token_ids([other for _, other in pairs], param, cut)
             both = [
                 (one, truncated(other, body.truncate_prompt_tokens, room, "right", len(one)))

@@ -77,7 +77,7 @@ class SimulatedChoice:
             return None
         objects = []
         if before is not None and before.token_ids:
-            objects.append(writer.object(likelihoods.of_prompt(before.token_ids, before.pieces)))
+            objects.append(writer.object(list(likelihoods.of_prompt(before.token_ids, before.pieces))))
         if first < end and not self.is_silent:
             ids, pieces = self.script.token_ids[first:end], self.script.pieces[first:end]
             objects.append(writer.object(likelihoods.told(ids, pieces, first)))

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import orjson
+
 from simserve.engines.base import GenerationRequest
 from simserve.errors import RequestError
 from simserve.server.answers.likelihoods import Likelihoods, NamedByIds
@@ -150,16 +152,15 @@ class SimulatedPlanner(Counting):
         return await self._plan(request, [task], form, request_id, ChatLogprobs)
 
     async def chat_prompt(self, request: ChatRequest) -> tuple[list[int], int]:
-        messages = request.conversation()
-        size = sum(len(message["content"]) for message in messages)
         media = [part for message in request.messages for part in message.media()]
         going_on = request.continue_final_message
-        text = render_chat(messages, answer=request.add_generation_prompt, continue_last=going_on)
 
         def encode() -> tuple[list[int], int]:
+            messages = request.conversation()
+            text = render_chat(messages, answer=request.add_generation_prompt, continue_last=going_on)
             return self._with_media(text, media) if media else (self._tokenizer.encode(text), 0)
 
-        tokens, audio_tokens = await run(encode, in_thread=size > INLINE_PROMPT_CHARACTERS or bool(media))
+        tokens, audio_tokens = await run(encode, in_thread=request.size() > INLINE_PROMPT_CHARACTERS or bool(media))
         return request.truncated(tokens, self._max_model_len), audio_tokens
 
     async def tokens_of(self, text: str, *, special: bool) -> list[int]:
@@ -263,6 +264,10 @@ class SimulatedPlanner(Counting):
             choices = await run(build, in_thread=is_formed or expected > INLINE_ANSWER_TOKENS)
         except RequestError as error:
             raise ApiError(str(error), param="logit_bias") from None
+        tells = None
+        if request.tells_of_tokens:
+            is_long = request.prompt_logprobs is not None
+            tells = await run(lambda: self._tells(request, tasks), in_thread=is_long)
         return Plan(
             prompts=len(tasks),
             prompt_tokens=sum(len(task.tokens) for task in tasks),
@@ -270,7 +275,7 @@ class SimulatedPlanner(Counting):
             is_settled=True,
             audio_tokens=form.audio_tokens,
             returned=request.n if count > request.n else None,
-            tells=self._tells(request, tasks) if request.tells_of_tokens else None,
+            tells=tells,
         )
 
     def _tells(self, request: CompletionFields, tasks: Sequence[Task]) -> Tells:
@@ -278,10 +283,12 @@ class SimulatedPlanner(Counting):
             return Tells(request.return_token_ids)
         return Tells(request.return_token_ids, [self._prompt_logprobs(task, request.prompt_logprobs) for task in tasks])
 
-    def _prompt_logprobs(self, task: Task, top: int) -> list[dict[str, Any] | None]:
+    def _prompt_logprobs(self, task: Task, top: int) -> list[orjson.Fragment]:
+        """As JSON, a token at a time: between them, other threads have their turn."""
         pieces = [self._tokenizer.token_bytes(token).decode(errors="replace") for token in task.tokens]
         likelihoods = Likelihoods(task.keys[0], top, self._tokenizer.token_bytes, self._tokenizer.vocab_size)
-        return prompt_logprobs(task.tokens, likelihoods.of_prompt(task.tokens, pieces))
+        told = prompt_logprobs(task.tokens, likelihoods.of_prompt(task.tokens, pieces))
+        return [orjson.Fragment(orjson.dumps(one)) for one in told]
 
     def _order(self, request: CompletionFields, task: Task, form: Form, key: str, request_id: str) -> Order:
         room = self._max_model_len - len(task.tokens)

@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from simserve.engines.base import Engine, GenerationRequest, RequestTiming, TokenEvent
 from simserve.engines.streams import TokenStream
 from simserve.server.errors import engine_failed, shutting_down
-from simserve.server.plans import Choice, Plan, ToolDelta, merged
+from simserve.server.plans import Choice, Plan, ToolDelta, merged, run
 
 Result = TypeVar("Result")
 
@@ -81,12 +82,15 @@ class Answer(Ended):
     token_ids: tuple[int, ...] | None = None
 
 
-async def whole_answer(choice: Choice, stream: AsyncIterator[TokenEvent]) -> Answer:
-    """Read ``stream`` to its end; raises :class:`simserve.server.errors.ApiError` if the engine gave up."""
+async def whole_answer(choice: Choice, stream: AsyncIterator[TokenEvent], *, in_thread: bool = False) -> Answer:
+    """Read ``stream`` to its end, an answer that takes long to read in a thread.
+
+    Raises :class:`simserve.server.errors.ApiError` if the engine gave up.
+    """
     tokens, pieces = 0, []
     async for event in _at_the_end(stream):
         check_not_given_up(event)
-        pieces.append(choice.read(event))
+        pieces.append(await run(partial(choice.read, event), in_thread=in_thread))
         tokens += event.tokens
     whole = merged(pieces)
     ended = Ended.of(choice, tokens, event.timing)

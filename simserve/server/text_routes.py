@@ -13,9 +13,12 @@ from simserve.server.bodies import read_body
 from simserve.server.errors import ApiError
 from simserve.server.fields import Fields, Flag, Whole, contradiction
 from simserve.server.models import Models
+from simserve.server.plans import run
 from simserve.server.protocol import ChatRequest
 
 MAX_TOKEN_IDS = 1_000_000
+INLINE_TOKENS = 1_000
+"""More are worked on in a thread, so that nobody's stream waits."""
 
 
 class TokenizeRequest(Fields):
@@ -70,15 +73,13 @@ class TextRoutes:
             else:
                 chat = await read_body(request, ChatRequest, self._models.refuse, given=body.chat())
                 tokens, _ = await service.planner.chat_prompt(chat)
-            texts = [service.planner.text_of([token]) for token in tokens] if body.return_token_strs else None
-            return _json(
-                {
-                    "count": len(tokens),
-                    "max_model_len": service.engine.max_model_len,
-                    "tokens": tokens,
-                    "token_strs": texts,
-                }
-            )
+            most, text_of = service.engine.max_model_len, service.planner.text_of
+
+            def told() -> web.Response:
+                texts = [text_of([token]) for token in tokens] if body.return_token_strs else None
+                return _json({"count": len(tokens), "max_model_len": most, "tokens": tokens, "token_strs": texts})
+
+            return await run(told, in_thread=len(tokens) > INLINE_TOKENS)
 
     async def detokenize(self, request: web.Request) -> web.Response:
         """``POST /detokenize``: the text of token ids."""
@@ -86,7 +87,10 @@ class TextRoutes:
         async with self._models.use(body.model) as service:
             service.planner.check_ids(body.tokens, "tokens")
             try:
-                return _json({"prompt": service.planner.text_of(body.tokens)})
+                text = await run(
+                    lambda: service.planner.text_of(body.tokens), in_thread=len(body.tokens) > INLINE_TOKENS
+                )
+                return _json({"prompt": text})
             except RequestError as error:
                 raise ApiError(str(error), param="tokens") from None
 

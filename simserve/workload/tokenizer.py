@@ -34,6 +34,10 @@ def load_tokenizer(model_folder: Path | None = None) -> Tokenizer:
     return Tokenizer(_read(shipped), name=FALLBACK_MODEL, is_fallback=True)
 
 
+LONG_TEXT_CHARACTERS, LONG_TEXT_TOKENS = 4_000, 1_000
+"""Longer texts are read, and written, in the library's way for many: that lets other threads go on meanwhile."""
+
+
 class Tokenizer:
     """A Hugging Face tokenizer, reduced to what SimServe needs; adds no special tokens unless told to.
 
@@ -58,8 +62,15 @@ class Tokenizer:
 
         Raises :class:`RequestError` for text that is not valid Unicode.
         """
-        ids: list[int] = self._encoding(text, add_special_tokens=add_special_tokens).ids
-        return ids
+        if len(text) <= LONG_TEXT_CHARACTERS:
+            ids: list[int] = self._encoding(text, add_special_tokens=add_special_tokens).ids
+            return ids
+        try:
+            (encoding,) = self._inner.encode_batch_fast([text], add_special_tokens=add_special_tokens)
+        except TypeError as error:
+            raise _not_unicode() from error
+        long_ids: list[int] = encoding.ids
+        return long_ids
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of ``token_ids``, special tokens included. Raises :class:`RequestError` for an unknown id."""
@@ -83,8 +94,11 @@ class Tokenizer:
 
     def text_of(self, token_ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
         """The text of ``token_ids`` as far as they are known: a model may have more ids than its tokenizer."""
-        text: str = self._inner.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
-        return text
+        if len(token_ids) > LONG_TEXT_TOKENS:
+            (text,) = self._inner.decode_batch([list(token_ids)], skip_special_tokens=skip_special_tokens)
+        else:
+            text = self._inner.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
+        return str(text)
 
     def stream(self, before: Sequence[int], *, skip_special_tokens: bool) -> TextStream:
         """Text token by token, behind the tokens ``before``."""
@@ -105,13 +119,17 @@ class Tokenizer:
         try:
             return self._inner.encode(text, add_special_tokens=add_special_tokens)
         except TypeError as error:
-            raise RequestError("the text has half of a surrogate pair; send valid Unicode") from error
+            raise _not_unicode() from error
 
     def _knows(self, token_id: int) -> bool:
         try:
             return self._inner.id_to_token(token_id) is not None
         except OverflowError:
             return False
+
+
+def _not_unicode() -> RequestError:
+    return RequestError("the text has half of a surrogate pair; send valid Unicode")
 
 
 class TextStream:

@@ -46,6 +46,31 @@ def parsed(*argv: str) -> argparse.Namespace:
     return parser.parse_args([*TARGET[1:], *argv])
 
 
+def test_adapters_are_drawn_loaded_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asking = [*SMALL, "--enable-lora", "--max-loras", "2", "--lora-adapters", "3", "--lora-share", "0.5"]
+    result = result_of([*asking, "--out", str(tmp_path)], capsys)
+    table = pd.read_csv(tmp_path / "requests.csv")
+    assert 0 < result["lora_requests"] == (table.adapter > 0).sum() < 20
+    assert result["lora_adapters"] == 3
+    assert result_of(asking, capsys)["mean_ttft_ms"] == result["mean_ttft_ms"]
+    sessions = ["--sessions", "6", "--lora-adapters", "3", "--enable-lora", "--request-rate", "5", "--input-len", "64"]
+    result = result_of([*TARGET, "--synthetic", *sessions, "--output-len", "8"], capsys)
+    assert result["lora_requests"] == result["completed"] == 24
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (["--lora-adapters", "3"], "ask for LoRA adapters: add --enable-lora"),
+        (["--lora-zipf", "1"], "--lora-zipf is of adapters that are drawn"),
+        (["--enable-lora", "--lora-adapters", "0"], "--lora-adapters 0 cannot be drawn from"),
+    ],
+)
+def test_adapters_that_cannot_be(more: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*SMALL, *more]) == 2
+    assert sentence in capsys.readouterr().err
+
+
 class TestWhatIsPrinted:
     def test_tables_with_latencies_hardware_and_definitions(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(SMALL) == 0

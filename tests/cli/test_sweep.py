@@ -52,6 +52,15 @@ def test_features_of_replicas_are_settings(tmp_path: Path) -> None:
     assert stages_rows.device_hours[1] > stages_rows.device_hours[0], "two devices for as long or longer"
 
 
+def test_slots_of_adapters_are_an_axis(tmp_path: Path) -> None:
+    asking = ["--lora-adapters", "4", "--lora-zipf", "1", "--enable-lora", "--hardware", "A100", "--request-rate", "20"]
+    assert main(["sweep", *SMALL, *asking, "--max-loras", "1,4", "--out", str(tmp_path), "--jobs", "1"]) == 0
+    rows = table(tmp_path)
+    assert rows.max_loras.tolist() == [1, 4]
+    assert rows.lora_loads[0] > rows.lora_loads[1] == 4
+    assert rows.kv_blocks[0] > rows.kv_blocks[1]
+
+
 def test_options_with_several_values_are_axes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["sweep", *SMALL, "--hardware", "A100,L4", "--request-rate", "1:3:1", "--out", str(tmp_path), "--jobs", "1"]
     assert main(argv) == 0

@@ -130,7 +130,8 @@ def run_fast(case: Case, scheduler: Scheduler | None = None) -> tuple[Outcome, F
     ledger = FastLedger()
     timer: Any = DyadicTimer()
     replica = Replica(env, scheduler, timer, ledger, async_scheduling=case.async_scheduling)
-    requests = serve(env, case, replica, ledger, AdapterRequest)
+    kind = AdapterRequest if isinstance(scheduler, AdapterVllmV1) else Request
+    requests = serve(env, case, replica, ledger, kind)
     blocks = scheduler.blocks
     outcome = Outcome(requests, ledger.steps, ledger.gaps_s, scheduler.least_free_blocks, blocks.free_blocks)
     return outcome, ledger
@@ -179,7 +180,7 @@ def serve(env: simpy.Environment, case: Case, replica: Any, notifier: Any, kind:
             units=job.units,
             unit_tokens=case.unit_tokens,
             priority=job.priority,
-            adapter=job.adapter,
+            **({"adapter": job.adapter} if job.adapter else {}),
         )
         for index, job in enumerate(case.jobs)
     ]

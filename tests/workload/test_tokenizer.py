@@ -15,6 +15,7 @@ from tokenizers.models import BPE
 from simserve.errors import ModelError, RequestError
 from simserve.resources import data_dir
 from simserve.workload import Tokenizer, load_tokenizer, render_chat
+from simserve.workload.tokenizer import LONG_TEXT_CHARACTERS, LONG_TEXT_TOKENS
 
 SHIPPED = data_dir("models") / "simserve/tiny-llama"
 
@@ -119,3 +120,21 @@ def test_tokens_of_sentencepiece_are_read_too() -> None:
     inner = HuggingFaceTokenizer(BPE(vocabulary, [], unk_token="<unk>", byte_fallback=True))
     tokenizer = Tokenizer(inner, "sentences", is_fallback=False)
     assert [tokenizer.token_bytes(one) for one in (1, 2)] == [b" Hi", b"\xe2"]
+
+
+class TestLongTexts:
+    """They are read and written in another way, so that other threads go on meanwhile: nobody can tell."""
+
+    @pytest.mark.parametrize("add_special_tokens", [False, True])
+    def test_their_tokens_are_those_of_the_library(self, add_special_tokens: bool) -> None:
+        text = "It was a bright cold day in April, \u00e9\u00e9n twee \U0001f600 and 13 more. " * 200
+        assert len(text) > LONG_TEXT_CHARACTERS
+        own = load_tokenizer()
+        expected = own._inner.encode(text, add_special_tokens=add_special_tokens).ids
+        assert own.encode(text, add_special_tokens=add_special_tokens) == expected
+        assert len(expected) > LONG_TEXT_TOKENS
+        assert own.text_of(expected) == own._inner.decode(expected, skip_special_tokens=False)
+
+    def test_half_of_a_surrogate_pair_is_refused_in_them_too(self) -> None:
+        with pytest.raises(RequestError, match="surrogate"):
+            load_tokenizer().encode("x" * LONG_TEXT_CHARACTERS + "\ud800")

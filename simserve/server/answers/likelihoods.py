@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from simserve.server.logprobs import Told, name_by_id
@@ -31,10 +31,12 @@ class Likelihoods:
         pairs = zip(token_ids, texts, strict=True)
         return [self._one(token_id, text.encode(), first + at) for at, (token_id, text) in enumerate(pairs)]
 
-    def of_prompt(self, token_ids: Sequence[int], texts: Sequence[str]) -> list[Told]:
-        """What to tell of a prompt's tokens; nothing comes before the first, so it has no logprob."""
-        tells = replace(self, key=f"{self.key}|prompt").told(token_ids, texts, 0)
-        return [Told(tells[0].raw, None), *tells[1:]]
+    def of_prompt(self, token_ids: Sequence[int], texts: Sequence[str]) -> Iterator[Told]:
+        """What to tell of a prompt's tokens, one by one; nothing comes before the first, so it has no logprob."""
+        likelihoods = replace(self, key=f"{self.key}|prompt")
+        for at, (token_id, text) in enumerate(zip(token_ids, texts, strict=True)):
+            (told,) = likelihoods.told([token_id], [text], at)
+            yield told if at else Told(told.raw, None)
 
     def mean(self, tokens: int) -> float:
         """Of an answer of so many tokens."""

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from simserve.errors import ConfigError
 from simserve.scheduling import Request
+from simserve.scheduling.adapters import AdapterVllmV1
 from simserve.simulation.cluster.loads import Floats, Loads
 from simserve.simulation.cluster.member import Member
 from simserve.simulation.plugins import module_at
@@ -200,10 +201,13 @@ class Mix(Router):
     """The highest sum of scores from 0 to 1, each times its weight in the options.
 
     ``prefix`` is the share of the prompt that is cached, ``requests`` and ``tokens`` are how few a member has, between
-    the most and the fewest of all, and ``kv`` is the share of its KV blocks that is free, now.
+    the most and the fewest of all, and ``kv`` is the share of its KV blocks that is free, now. ``adapter`` says how
+    near the request's LoRA adapter is, now: see :func:`nearness_of_adapter`.
     """
 
-    defaults: ClassVar[Mapping[str, float]] = {"prefix": 1.0, "requests": 1.0, "tokens": 0.0, "kv": 0.0}
+    defaults: ClassVar[Mapping[str, float]] = {
+        "prefix": 1.0, "requests": 1.0, "tokens": 0.0, "kv": 0.0, "adapter": 0.0
+    }  # fmt: skip
 
     def choose(self, request: Request, pool: Pool) -> Member:
         weights = self.options
@@ -217,6 +221,9 @@ class Mix(Router):
                 member.scheduler.blocks.free_blocks / member.scheduler.blocks.usable_blocks for member in pool.members
             ]
             scores += weights["kv"] * np.array(free)
+        if weights["adapter"] and request.adapter:
+            near = [nearness_of_adapter(member, request.adapter) for member in pool.members]
+            scores += weights["adapter"] * np.array(near)
         return self.least(-scores, pool)
 
 
@@ -238,6 +245,22 @@ def cached_tokens(member: Member, request: Request) -> int:
     """Tokens of the prompt of ``request`` that ``member`` would find in its prefix cache now."""
     blocks = member.scheduler.blocks
     return blocks.find(request).blocks * blocks.block_size
+
+
+def nearness_of_adapter(member: Member, adapter: int) -> float:
+    """1 if running requests use ``adapter``, 0.8 if there is room for it beside theirs, 0.6 if others wait for it.
+
+    As the scorer for LoRA affinity of Kubernetes' Gateway API inference extension has it.
+    """
+    scheduler = member.scheduler
+    if not isinstance(scheduler, AdapterVllmV1):
+        return 0.0
+    running, waiting = scheduler.running_adapters, scheduler.lines.adapters
+    if adapter in running:
+        return 1.0
+    if len({*running, *waiting, adapter}) <= scheduler.lines.most:
+        return 0.8
+    return 0.6 if adapter in waiting else 0.0
 
 
 def router_named(name: str, options: Iterable[str] = ()) -> type[Router]:

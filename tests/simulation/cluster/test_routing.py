@@ -65,6 +65,28 @@ def test_prefix_aware_goes_where_the_prompt_is_cached() -> None:
     assert result.records.cached_tokens.tolist() == [0, 0, 48, 48]
 
 
+def test_a_mix_can_keep_adapters_apart() -> None:
+    """Two adapters in turns: by the fewest requests each replica has both, by adapters each has its own."""
+    turns = np.array([1, 2, 2, 1] * 10)
+    asking = Workload("turns", 0.05 * np.arange(40), np.full(40, 50), np.full(40, 60), adapters=turns)
+    able = EngineOptions(enable_lora=True)
+    loads = {}
+    for policy in ({"policy": "least-requests"}, {"policy": "mix", "options": {"adapter": 5.0}}):
+        done = simulate_cluster(asking, spec(**TWO, router=policy), Defaults(MODEL, HARDWARE, able))
+        loads[policy["policy"]] = done.figures["lora_loads"]
+        if policy["policy"] == "mix":
+            pairs = set(zip(turns.tolist(), done.places.member.tolist(), strict=True))
+            assert len(pairs) == 2
+    assert loads["mix"] == 2 < loads["least-requests"]
+
+
+def test_requests_for_adapters_need_engines_that_have_some() -> None:
+    asking = Workload("asking", np.zeros(1), np.array([10]), np.array([5]), adapters=np.array([1]))
+    groups = [{"name": "able", "engine": {"enable_lora": True}}, {"name": "plain"}]
+    with pytest.raises(ConfigError, match="add --enable-lora to every engine"):
+        simulate_cluster(asking, spec(groups=groups), Defaults(MODEL, HARDWARE))
+
+
 @pytest.mark.parametrize("policy", ["session-affinity", "prefix-aware", "mix"])
 def test_a_conversation_stays_where_it_began(policy: str) -> None:
     length = parse_length("64", "--input-len")
