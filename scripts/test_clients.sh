@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# LangChain, LlamaIndex and LiteLLM against a server of this clone, in an environment of their own: they want other
-# versions of openai and huggingface_hub than SimServe's tests.
+# LangChain, LlamaIndex, LiteLLM and frameworks for agents against a server of this clone, in an environment of their
+# own: they want other versions of openai and huggingface_hub than SimServe's tests.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -17,4 +17,5 @@ if [ "$(cat "$venv/.installed" 2>/dev/null)" != "$wanted" ]; then
     echo "$wanted" >"$venv/.installed"
 fi
 SIMSERVE_PYTHON=${SIMSERVE_PYTHON:-.venv/bin/python} PYTHONPATH=. "$venv/bin/python" -m pytest -q -W ignore \
-    -p no:cacheprovider tests/clients/test_langchain.py tests/clients/test_llama_index.py tests/clients/test_litellm.py
+    -p no:cacheprovider tests/clients/test_langchain.py tests/clients/test_llama_index.py tests/clients/test_litellm.py \
+    tests/clients/test_agents.py

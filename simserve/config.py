@@ -91,6 +91,7 @@ class EngineOptions:
     max_cpu_loras: int | None = None
     lora_load_ms: float | None = None
     lora_disk_bandwidth: float | None = None
+    lora_link_bandwidth: float | None = None
 
     def __post_init__(self) -> None:
         _at_least_one("--tensor-parallel-size", self.tensor_parallel_size)
@@ -183,7 +184,14 @@ def _check_tiers(options: EngineOptions) -> None:
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What ``--max-lora-rank`` takes, as in vLLM."""
 
-LORA_OPTIONS = ("max_loras", "max_lora_rank", "max_cpu_loras", "lora_load_ms", "lora_disk_bandwidth")
+LORA_OPTIONS = (
+    "max_loras",
+    "max_lora_rank",
+    "max_cpu_loras",
+    "lora_load_ms",
+    "lora_disk_bandwidth",
+    "lora_link_bandwidth",
+)
 
 
 def _check_lora(options: EngineOptions) -> None:
@@ -200,8 +208,10 @@ def _check_lora(options: EngineOptions) -> None:
             f"--max-cpu-loras {cached} is less than --max-loras {slots}: what is on the device is on the host too"
         )
     _not_negative("--lora-load-ms", options.lora_load_ms)
-    if options.lora_disk_bandwidth is not None and not 0 < options.lora_disk_bandwidth < float("inf"):
-        raise ConfigError(f"--lora-disk-bandwidth must be more than 0, not {options.lora_disk_bandwidth}")
+    for name in ("lora_disk_bandwidth", "lora_link_bandwidth"):
+        value = getattr(options, name)
+        if value is not None and not 0 < value < float("inf"):
+            raise ConfigError(f"--{name.replace('_', '-')} must be more than 0, not {value}")
 
 
 def _at_least_one(flag: str, value: int | None) -> None:

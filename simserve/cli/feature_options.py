@@ -36,5 +36,6 @@ def add_feature_arguments(parser: argparse.ArgumentParser) -> None:
         ("--max-cpu-loras", whole_number, "N", "adapters that the host keeps (--max-loras)"),
         ("--lora-load-ms", number, "MS", "to read an adapter that the host does not keep, beside its bytes (100)"),
         ("--lora-disk-bandwidth", number, "GB/S", "of the disk that it is read from (6.5)"),
+        ("--lora-link-bandwidth", number, "GB/S", "of each device's link to the host (80%% of the profile's)"),
     ):
         group.add_argument(flag, type=kind, metavar=unit, help=meaning)

@@ -20,6 +20,8 @@ class DecodeSet:
     nobody decodes, such as those of prompts alone, are left out of the count: see :meth:`stall`.
     """
 
+    __slots__ = ("_block_size", "_demand", "_end_steps", "_last_steps", "_offsets", "count", "ends", "stalled_steps")
+
     def __init__(self, block_size: int) -> None:
         self._block_size = block_size
         self.count = 0

@@ -64,6 +64,11 @@ class FetchingVllmV1(VllmV1):
         self.waiting.push_front(fetch.request)
         return True
 
+    def find(self, request_id: Hashable) -> Request | None:
+        """See :meth:`Scheduler.find`."""
+        fetch = self._fetches.get(request_id)
+        return super().find(request_id) if fetch is None else fetch.request
+
     @property
     def fetching_requests(self) -> int:
         """Requests that are neither waiting in line nor running, because their prefix is on its way."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Hashable
 
-from simserve.scheduling.request import Request
+from simserve.scheduling.request import NONE, Request
 
 
 class BlockRun:
@@ -40,6 +40,10 @@ class KVCache:
     A running request holds ceil(computed tokens / block size) blocks, or those of its ``allocated_tokens`` if these are
     more: first its units, then blocks of its own.
     """
+
+    __slots__ = (
+        "_cached", "_newest", "_queue", "block_size", "free_blocks", "prefix_caching", "usable_blocks", "version",
+    )  # fmt: skip
 
     def __init__(self, num_blocks: int, block_size: int, prefix_caching: bool) -> None:
         self.block_size = block_size
@@ -141,6 +145,8 @@ class KVCache:
         if not self.prefix_caching or not request.units:
             return
         full_blocks = (request.computed_tokens - unhashed_tokens) // self.block_size
+        if not request.unit_runs:
+            request.unit_runs = []
         held = sum(run.blocks for run in request.unit_runs)
         for key, blocks in request.unit_blocks(self.block_size, start=len(request.unit_runs)):
             held += blocks
@@ -170,7 +176,7 @@ class KVCache:
                 if run.holders == 0:
                     self.free_blocks += run.blocks
                     self._enqueue(run)
-            request.unit_runs = []
+            request.unit_runs = NONE
         request.allocated_tokens = 0
 
     def forget_prefixes(self) -> None:

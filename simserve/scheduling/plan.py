@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from simserve.scheduling.request import Request
+from simserve.scheduling.request import NONE, Request
 
 
 class PrefillChunk:
@@ -55,15 +55,15 @@ class StepPlan:
 
     def __init__(self, index: int) -> None:
         self.index = index
-        self.chunks: list[PrefillChunk] = []
+        self.chunks: list[PrefillChunk] = NONE
         self.prefill_tokens = 0
         self.num_sampled_chunks = 0
         self.num_decodes = 0
         self.decode_context_tokens = 0
         self.decodes: Sequence[Request] = ()
-        self.returning: list[Request] = []
-        self.pausing: list[Request] = []
-        self.preempted: list[Request] = []
+        self.returning: list[Request] = NONE
+        self.pausing: list[Request] = NONE
+        self.preempted: list[Request] = NONE
         self.decodes_wait = False
         self.stalling: Stall | None = None
         self.resuming: Sequence[Stall] = ()
@@ -71,7 +71,10 @@ class StepPlan:
         self.repeat = 1
 
     def add_chunk(self, chunk: PrefillChunk) -> None:
-        self.chunks.append(chunk)
+        if self.chunks:
+            self.chunks.append(chunk)
+        else:
+            self.chunks = [chunk]
         self.prefill_tokens += chunk.tokens
         self.num_sampled_chunks += chunk.samples
 
@@ -79,6 +82,24 @@ class StepPlan:
         self.chunks.remove(chunk)
         self.prefill_tokens -= chunk.tokens
         self.num_sampled_chunks -= chunk.samples
+
+    def add_returning(self, request: Request) -> None:
+        if self.returning:
+            self.returning.append(request)
+        else:
+            self.returning = [request]
+
+    def add_pausing(self, request: Request) -> None:
+        if self.pausing:
+            self.pausing.append(request)
+        else:
+            self.pausing = [request]
+
+    def add_preempted(self, request: Request) -> None:
+        if self.preempted:
+            self.preempted.append(request)
+        else:
+            self.preempted = [request]
 
     @property
     def is_empty(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterator, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from simserve.scheduling.kv_cache import BlockRun
@@ -24,6 +24,9 @@ class Status(Enum):
 # Needed for every request, and a member of an enumeration is slow to look up.
 WAITING, RUNNING, PREEMPTED, FINISHED, ABORTED = Status
 NAN = math.nan
+
+NONE = cast(list[Any], ())
+"""Instead of lists that mostly stay empty: a request, or a plan, gets one of its own with the first thing in it."""
 
 
 class Request:
@@ -78,7 +81,7 @@ class Request:
         self.preemptions = self.number = self.admission = 0
         self.decode_offset: int | None = None
         self.last_step = self.joined_step = self.returned_step = -1
-        self.unit_runs: list[BlockRun] = []
+        self.unit_runs: list[BlockRun] = NONE
         self.left_behind: BlockRun | None = None
         self.scheduled_s = self.first_token_s = self.last_token_s = self.finish_s = NAN
 

@@ -7,7 +7,6 @@ for the listing of decodes, which only those ask for who deliver or compute each
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -17,7 +16,7 @@ from simserve.scheduling.decode_set import DecodeSet
 from simserve.scheduling.kv_cache import KVCache, PrefixHit
 from simserve.scheduling.numbered_kv_cache import NumberedKVCache
 from simserve.scheduling.plan import PrefillChunk, Stall, StepPlan
-from simserve.scheduling.request import ABORTED, FINISHED, PREEMPTED, RUNNING, WAITING, Request, Status
+from simserve.scheduling.request import ABORTED, FINISHED, NONE, PREEMPTED, RUNNING, WAITING, Request, Status
 from simserve.scheduling.waiting import FcfsQueue, WaitingQueue
 
 Options = Mapping[str, bool | int | float | str | None]
@@ -68,11 +67,20 @@ class Scheduler(ABC):
     whole_prompts: ClassVar[bool] = False
     """Whether a prompt is computed in one step, so that the token budget bounds what the engine can hold."""
 
+    __slots__ = (
+        "_admissions", "_completed", "_decoding", "_ending", "_head_failed", "_head_may_change", "_kept_free",
+        "_prefilling", "_stalled_step", "_stalls", "_starved", "blocks", "least_free_blocks", "limits", "most_tokens",
+        "requests", "running", "steps", "waiting",
+    )  # fmt: skip
+
     def __init__(self, limits: SchedulerLimits) -> None:
         self.limits = limits
         self.blocks: KVCache = KVCache(limits.num_blocks, limits.block_size, limits.prefix_caching)
         self.waiting: WaitingQueue = FcfsQueue()
-        self.running: OrderedDict[Hashable, Request] = OrderedDict()
+        self.running: dict[Hashable, Request] = {}
+        """In order of admission."""
+        self.requests = 0
+        """Those that are here: running, in line, or on their way there."""
         self.most_tokens = min(limits.max_model_len, self.blocks.usable_blocks * limits.block_size)
         """Longest sequence, prompt and answer, that the engine can hold."""
         if self.whole_prompts:
@@ -80,18 +88,16 @@ class Scheduler(ABC):
         self.steps = 0
         self.least_free_blocks = self.blocks.usable_blocks
         """Fewest free blocks that any step left."""
-        self._requests: dict[Hashable, Request] = {}
         self._decoding = DecodeSet(limits.block_size)
         self._prefilling: list[Request] = []
-        self._starved: list[Request] = []
+        self._starved: list[Request] = NONE
         """Decodes that the last step's budget did not reach."""
         self._ending: dict[int, list[Request]] = {}
         self._kept_free = int(limits.watermark * limits.num_blocks)
-        self._added = 0
         self._admissions = 0
         self._head_failed: tuple[Request, int] | None = None
         self._head_may_change = False
-        self._stalls: list[Stall] = []
+        self._stalls: list[Stall] = NONE
         self._stalled_step = -2
         """The last step in which all decodes waited."""
         self._completed = -1
@@ -112,7 +118,7 @@ class Scheduler(ABC):
 
     @property
     def has_requests(self) -> bool:
-        return bool(self._requests)
+        return self.requests > 0
 
     def add(self, request: Request) -> None:
         """Queue ``request``; its answer is cut at the longest sequence the engine can hold.
@@ -128,17 +134,20 @@ class Scheduler(ABC):
             )
         if request.output_tokens > most_tokens - request.input_tokens:
             request.output_tokens = most_tokens - request.input_tokens
-        self._added += 1
-        request.number = self._added
-        self._requests[request.request_id] = request
+        self.requests += 1
         self.waiting.push(request)
 
     def abort(self, request_id: Hashable) -> Request | None:
         """Forget a request and free its blocks at once; None if it has ended already."""
-        request = self._requests.get(request_id)
+        request = self.find(request_id)
         if request is not None:
             self._end(request, ABORTED)
         return request
+
+    def find(self, request_id: Hashable) -> Request | None:
+        """The request of this id; None if it has ended, or never came."""
+        running = self.running.get(request_id)
+        return running or next((request for request in self.waiting if request.request_id == request_id), None)
 
     def abort_all(self) -> list[Request]:
         """Forget all requests and free their blocks at once; running ones come first, each kind in its order."""
@@ -172,7 +181,7 @@ class Scheduler(ABC):
             plan.decode_context_tokens = decoding.context_tokens(step)
         if self._stalls and not plan.decodes_wait:
             plan.resuming = [stall for stall in self._stalls if stall.count]
-            self._stalls = []
+            self._stalls = NONE
         if list_decodes and not plan.decodes_wait:
             plan.decodes = self._decodes_now()
         if plan.chunks:
@@ -214,7 +223,7 @@ class Scheduler(ABC):
             return []
         finished = self._ending.pop(last_step, [])
         for request in ended:
-            if request.request_id in self._requests and request not in finished:
+            if self.find(request.request_id) is not None and request not in finished:
                 finished.append(request)
         if len(finished) > 1:
             finished.sort(key=_by_admission)
@@ -282,7 +291,7 @@ class Scheduler(ABC):
             self._prefilling.remove(request)
             if tokens == 1 and context >= request.input_tokens and not self.alternates:
                 self._decoding.join(request, plan.index)
-                plan.returning.append(request)
+                plan.add_returning(request)
                 request.returned_step = plan.index
                 return
         request.computed_tokens = context + tokens
@@ -294,7 +303,7 @@ class Scheduler(ABC):
         """Give the decodes the blocks they need in this step; the newest running requests make room if they must."""
         blocks = self._decoding.blocks_needed(plan.index)
         while blocks > self.blocks.free_blocks:
-            _, victim = self.running.popitem(last=True)
+            _, victim = self.running.popitem()
             if victim.decode_offset is not None:
                 blocks -= self._decoding.needs_block(victim, plan.index)
             self.preempt(plan, victim)
@@ -310,7 +319,7 @@ class Scheduler(ABC):
             elif victim in plan.returning:
                 plan.returning.remove(victim)
             else:
-                plan.pausing.append(victim)
+                plan.add_pausing(victim)
         elif victim in self._prefilling:
             self._prefilling.remove(victim)
         self._release(victim, may_return=True, unhashed_tokens=unhashed)
@@ -318,7 +327,7 @@ class Scheduler(ABC):
         victim.computed_tokens = 0
         victim.preemptions += 1
         self.waiting.push_front(victim)
-        plan.preempted.append(victim)
+        plan.add_preempted(victim)
 
     def _decodes_now(self) -> list[Request]:
         """Who may get a token from the step being planned, in order of admission."""
@@ -329,7 +338,7 @@ class Scheduler(ABC):
         count = self._decoding.count - sum(stall.count for stall in self._stalls)
         if count:
             plan.stalling = Stall(plan.index, count)
-            self._stalls.append(plan.stalling)
+            self._stalls = [*self._stalls, plan.stalling]
         self._stalled_step = plan.index
         self._decoding.stall()
 
@@ -368,7 +377,7 @@ class Scheduler(ABC):
             self._ending.setdefault(last_step, []).extend(ended)
 
     def _end(self, request: Request, status: Status) -> None:
-        del self._requests[request.request_id]
+        self.requests -= 1
         unhashed = 0
         if request.status is RUNNING:
             del self.running[request.request_id]

@@ -180,7 +180,7 @@ class SpeculativeVllmV1(VllmV1):
         plan.verified.append((request, tokens))
         if request in self._starved:
             self._starved.remove(request)
-            plan.returning.append(request)
+            plan.add_returning(request)
             request.returned_step = plan.index
         return True
 
@@ -195,8 +195,8 @@ class SpeculativeVllmV1(VllmV1):
     def _starve(self, plan: StepPlan, unserved: Sequence[Request]) -> None:
         for request in unserved:
             if request.decode_offset is not None and request not in self._starved:
-                self._starved.append(request)
-                plan.pausing.append(request)
+                self._starved = [*self._starved, request]
+                plan.add_pausing(request)
 
     def _draw(self, plan: SpeculativePlan) -> None:
         """How many tokens everybody gets; who has all of them ends with this step."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from simserve.scheduling.plan import StepPlan
-from simserve.scheduling.request import Request
+from simserve.scheduling.request import NONE, Request
 from simserve.scheduling.scheduler import Options, Scheduler, SchedulerLimits
 from simserve.scheduling.waiting import KeyedQueue
 
@@ -27,6 +27,8 @@ class VllmV1(Scheduler):
         "scheduling_policy": "fcfs",
         "watermark": 0.0,
     }
+
+    __slots__ = ()
 
     def plan(self, plan: StepPlan) -> None:
         budget = self.limits.max_num_batched_tokens
@@ -46,9 +48,9 @@ class VllmV1(Scheduler):
         decoding = self._decoding
         for request in self._starved:
             decoding.join(request, plan.index)
-            plan.returning.append(request)
+            plan.add_returning(request)
             request.returned_step = plan.index
-        self._starved = []
+        self._starved = NONE
         chunks = [(request, self._wanted(request, request.computed_tokens)) for request in self._prefilling]
         needed = decoding.count + sum(tokens for _, tokens in chunks)
         if needed > budget:
@@ -75,7 +77,7 @@ class VllmV1(Scheduler):
         blocks. As nobody before the current one is touched, what comes out is the shortest tail that must go.
         """
         while blocks > self.blocks.free_blocks:
-            _, victim = self.running.popitem(last=True)
+            _, victim = self.running.popitem()
             if victim.decode_offset is not None:
                 blocks -= self._decoding.needs_block(victim, plan.index)
                 needed -= 1
@@ -94,8 +96,8 @@ class VllmV1(Scheduler):
         decodes = self._decodes_now()
         for request in decodes:
             self._decoding.leave(request, plan.index)
-        walk = _Walk(list(self.running.values()), dict.fromkeys(decodes), plan.returning, budget)
-        plan.returning = []
+        walk = _Walk(list(self.running.values()), dict.fromkeys(decodes), list(plan.returning), budget)
+        plan.returning = NONE
         while walk.index < len(walk.order) and walk.budget > 0:
             request = walk.order[walk.index]
             tokens = self._wanted_now(request, walk)
@@ -104,8 +106,10 @@ class VllmV1(Scheduler):
                     continue  # it preempted itself; by priority others may still go on, as in later versions
                 self._serve(plan, request, tokens, walk)
             walk.index += 1
-        self._starved = list(walk.ready)
-        plan.pausing += [request for request in walk.ready if request not in walk.late]
+        self._starved = list(walk.ready) or NONE
+        for request in walk.ready:
+            if request not in walk.late:
+                plan.add_pausing(request)
         return walk.budget
 
     def _wanted_now(self, request: Request, walk: _Walk) -> int:
@@ -124,7 +128,7 @@ class VllmV1(Scheduler):
         del walk.ready[request]
         self._decoding.join(request, plan.index)
         if request in walk.late:
-            plan.returning.append(request)
+            plan.add_returning(request)
             request.returned_step = plan.index
 
     def _room_for(self, plan: StepPlan, request: Request, tokens: int, walk: _Walk) -> bool:
@@ -142,7 +146,7 @@ class VllmV1(Scheduler):
                     unhashed = self._unhashed_tokens(victim)
                 del walk.ready[victim]
                 if victim not in walk.late:
-                    plan.pausing.append(victim)
+                    plan.add_pausing(victim)
             self.preempt(plan, victim, unhashed)
             if victim is request:
                 return False
@@ -160,7 +164,7 @@ class VllmV1(Scheduler):
             if returning:
                 plan.returning.remove(victim)
             else:
-                plan.pausing.append(victim)
+                plan.add_pausing(victim)
             return 1
         given = next((chunk for chunk in plan.chunks if chunk.request is victim), None)
         if given is None:
@@ -203,6 +207,13 @@ class VllmV1Priority(VllmV1):
     def __init__(self, limits: SchedulerLimits) -> None:
         super().__init__(limits)
         self.waiting = KeyedQueue(_urgency)
+        self._added = 0
+
+    def add(self, request: Request) -> None:
+        """See :meth:`Scheduler.add`; equals go in order of coming."""
+        self._added += 1
+        request.number = self._added
+        super().add(request)
 
     def _make_room(self, plan: StepPlan, budget: int, needed: int, blocks: int, chunks: dict[Request, int]) -> int:
         return self._walk_running(plan, budget)

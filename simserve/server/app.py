@@ -8,6 +8,7 @@ from simserve.server.adapter_routes import AdapterRoutes
 from simserve.server.admin import AdminRoutes
 from simserve.server.api_docs.routes import ApiDocs
 from simserve.server.auth import guard
+from simserve.server.cross_origin import CrossOrigin
 from simserve.server.errors import errors_as_objects
 from simserve.server.failures import Failures
 from simserve.server.limits import (
@@ -50,6 +51,7 @@ def build_app(
     ``handler_cancellation=True``: that is how a client that hung up reaches the engine.
     """
     server, charging, secrets = settings.server, Charging(counter or Rates()), Secrets(settings.auth)
+    pages = CrossOrigin(server.allowed_origins) if server.allowed_origins else None
     drain, failures = drain or Drain(), failures or Failures(settings.failures)
     if operator is None:
         assert isinstance(models, ModelPool), "whose engines are elsewhere has to say who operates them"
@@ -61,6 +63,7 @@ def build_app(
             request_ids(secrets),
             *([access_log(secrets)] if settings.logging.access else []),
             errors_as_objects(secrets),
+            *([] if pages is None else [pages.middleware()]),
             drain.middleware,
             guard(settings.auth),
             charging.middleware(),
@@ -81,5 +84,7 @@ def build_app(
         app.add_routes(routes.table())
     drain.doors.append(operator.close)
     app.on_shutdown.append(lambda _: operator.close())
+    if pages is not None:
+        app.on_response_prepare.append(pages.say)
     app.on_response_prepare.extend((say_request_id, say_what_is_left, cut_off_stalled_readers))
     return app

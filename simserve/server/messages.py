@@ -9,7 +9,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from simserve.server.media.parts import AudioPart, ImagePart, MediaPart
+from simserve.server.media.parts import AudioPart, ImagePart, MediaPart, VideoPart
 
 MARK = "\ufdd0"
 """Stands in a rendered prompt where a picture or a sound is; a code point that Unicode keeps out of texts."""
@@ -33,7 +33,7 @@ class RefusalPart(BaseModel):
         return self.refusal
 
 
-Part = Annotated[TextPart | RefusalPart | ImagePart | AudioPart, Field(discriminator="type")]
+Part = Annotated[TextPart | RefusalPart | ImagePart | AudioPart | VideoPart, Field(discriminator="type")]
 
 
 class Message(BaseModel):
@@ -61,9 +61,9 @@ class Message(BaseModel):
         return self.content or ""
 
     def media(self) -> list[MediaPart]:
-        """The pictures and sounds in the content, in their order."""
+        """The pictures, films and sounds in the content, in their order."""
         parts = self.content if isinstance(self.content, list) else []
-        return [part for part in parts if isinstance(part, ImagePart | AudioPart)]
+        return [part for part in parts if isinstance(part, MediaPart)]
 
     def rendered(self) -> dict[str, str]:
         """Role and content as one string, :data:`MARK` for each of :meth:`media`, tool calls as JSON after it."""

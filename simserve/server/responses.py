@@ -214,6 +214,11 @@ class ChunkWriter:
             return b""
         return frame if usage_so_far is None else _with_usage(frame, usage_so_far)
 
+    @property
+    def ends_with_text(self) -> bool:
+        """Whether one frame tells the last tokens and the end; see :meth:`last`."""
+        return not self._envelope.chat
+
     def last(self, piece: Piece, usage_so_far: dict[str, object] | None = None) -> bytes:
         """The frames of the last tokens, and of why the choice ended.
 

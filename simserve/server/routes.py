@@ -124,8 +124,8 @@ class Routes:
         self, request: web.Request, body: CompletionFields, service: Service, envelope: Envelope, plan: Plan
     ) -> web.StreamResponse:
         longest = max(len(choice.sequence.prompt_token_ids) for choice in plan.choices)
-        tokens = plan.prompt_tokens + plan.output_tokens
-        await self._limits.admit(request, longest, tokens)
+        most = plan.output_tokens
+        await self._limits.admit(request, longest, plan.prompt_tokens + most)
         _log_added(request, body, envelope, plan)
         note(request, model=envelope.model, stream=body.stream, prompt_tokens=plan.prompt_tokens)
         async with opened(service.engine, [choice.sequence for choice in plan.choices]) as streams:
@@ -138,7 +138,7 @@ class Routes:
                 ended = await stream_answer(request, response, body, envelope, plan, streams, deadline_s)
             else:
                 pairs = zip(plan.choices, streams, strict=True)
-                slow = _takes_long(body, plan)
+                slow = _takes_long(body, plan.prompt_tokens, most)
                 ended = answers = await together(
                     [whole_answer(choice, stream, in_thread=slow) for choice, stream in pairs]
                 )
@@ -149,7 +149,7 @@ class Routes:
         if ended:
             output_tokens = sum(one.tokens for one in ended)
             note(request, output_tokens=output_tokens)
-            await self._limits.charging.give_back(request, plan.output_tokens - output_tokens)
+            await self._limits.charging.give_back(request, most - output_tokens)
         _log_finished(envelope, ended)
         return response
 
@@ -160,12 +160,12 @@ def _envelope(request: web.Request, service: Service, body: CompletionFields, *,
     return Envelope(prefix + number, service.model, int(time.time()), chat)
 
 
-def _takes_long(body: CompletionFields, plan: Plan) -> bool:
+def _takes_long(body: CompletionFields, prompt_tokens: int, output_tokens: int) -> bool:
     """Whether an answer is so long, or has so much told of it, that other streams would wait while it is written."""
     likeliest = body.likeliest_tokens()
     each = 1 if likeliest is None else NUMBERS_PER_LOGPROB * (1 + likeliest)
     is_told_of_prompt = body.prompt_logprobs is not None or (body.echo and likeliest is not None)
-    return (plan.output_tokens + plan.prompt_tokens * is_told_of_prompt) * each > INLINE_NUMBERS
+    return (output_tokens + prompt_tokens * is_told_of_prompt) * each > INLINE_NUMBERS
 
 
 def _json_bytes(body: bytes, headers: Mapping[str, str]) -> web.Response:

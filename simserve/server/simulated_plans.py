@@ -19,12 +19,14 @@ import orjson
 from simserve.engines.base import GenerationRequest
 from simserve.errors import RequestError
 from simserve.server.answers.likelihoods import Likelihoods, NamedByIds
+from simserve.server.answers.said_schemas import said_schema
 from simserve.server.answers.script import Script
 from simserve.server.answers.stops import End, find_end
 from simserve.server.answers.wording import NO_RULES, TextSource, Wording, WordRules
 from simserve.server.answers.writer import PLAIN, AnswerWriter, Habits, Order
 from simserve.server.errors import ApiError
 from simserve.server.fields import Prompt
+from simserve.server.formats import ANY_OBJECT, OfSchema, Wanted
 from simserve.server.logprobs import (
     ChatLogprobs,
     CompletionLogprobs,
@@ -92,6 +94,7 @@ class Form:
     """What all answers of a request have in common beside the fields of its body."""
 
     rules: WordRules = NO_RULES
+    wanted: Wanted | None = None
     chat: ChatRequest | None = None
     effort: str | None = None
     functions: Sequence[Any] = ()
@@ -142,6 +145,7 @@ class SimulatedPlanner(Counting):
         check_prompt(tokens, self._max_model_len, "messages")
         form = Form(
             rules=self._rules(request),
+            wanted=await self._wanted(request),
             chat=request,
             effort=request.effort(by_default=self._reasons),
             functions=self._functions_to_call(request),
@@ -184,7 +188,8 @@ class SimulatedPlanner(Counting):
             )
             for prompt, tokens in zip(request.prompt, prompts, strict=True)
         ]
-        return await self._plan(request, tasks, Form(rules=self._rules(request)), request_id, CompletionLogprobs)
+        form = Form(rules=self._rules(request), wanted=request.wanted())
+        return await self._plan(request, tasks, form, request_id, CompletionLogprobs)
 
     async def token_ids(self, prompts: Sequence[Prompt], param: str, cut: Cut = as_it_is) -> list[list[int]]:
         return await tokenized(prompts, self._tokenizer.encode, self._max_model_len, self._vocab_size, param, cut)
@@ -220,6 +225,15 @@ class SimulatedPlanner(Counting):
         if rules and (request.wanted() is not None or (isinstance(request, ChatRequest) and request.must_call())):
             raise ApiError(f"`{named}` cannot be honoured where the form of the answer is given.", param=named)
         return rules
+
+    async def _wanted(self, request: ChatRequest) -> Wanted | None:
+        """What form the answer has to have; of an object that no field describes, what the messages say of it."""
+        wanted = request.wanted()
+        if not (isinstance(wanted, OfSchema) and wanted.schema is ANY_OBJECT):
+            return wanted
+        texts = [message.text() for message in request.messages if message.role != "assistant"]
+        said = await run(lambda: said_schema(texts), in_thread=True)
+        return wanted if said is None else OfSchema(said, "messages")
 
     def _functions_to_call(self, request: ChatRequest) -> Sequence[Any]:
         """The functions that the answer calls; none after a tool's result, which the model is to talk about."""
@@ -259,7 +273,7 @@ class SimulatedPlanner(Counting):
             ]
 
         expected = sum(map(self._writer.expected, orders)) * count
-        is_formed = bool(form.functions) or request.wanted() is not None
+        is_formed = bool(form.functions) or form.wanted is not None
         try:
             choices = await run(build, in_thread=is_formed or expected > INLINE_ANSWER_TOKENS)
         except RequestError as error:
@@ -302,7 +316,7 @@ class SimulatedPlanner(Counting):
             has_limit=limit is not None,
             least=min(request.min_tokens, most),
             ignore_eos=request.ignore_eos,
-            wanted=request.wanted(),
+            wanted=form.wanted,
             functions=form.functions,
             parallel=chat is None or (chat.parallel_tool_calls and not isinstance(chat.tool_choice, NamedTool)),
             call_id=f"call_{hashlib.blake2b(f'{request_id}|{key}'.encode(), digest_size=10).hexdigest()}",

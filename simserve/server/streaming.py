@@ -98,8 +98,8 @@ class ChoiceSink:
     """
 
     __slots__ = (
-        "_choice", "_kept", "_next_ready", "_opening", "_read", "_ready", "_so_far", "_texts", "_tokens", "_wire",
-        "_writer", "ended",
+        "_choice", "_kept", "_last", "_next_ready", "_opening", "_read", "_ready", "_so_far", "_texts", "_tokens",
+        "_wire", "_writer", "ended",
     )  # fmt: skip
 
     def __init__(self, wire: EventWire, writer: ChunkWriter, choice: Choice, so_far: _UsageSoFar | None) -> None:
@@ -110,6 +110,10 @@ class ChoiceSink:
         self._so_far = so_far
         self._texts = choice.pieces
         self._opening = writer.opening()
+        sequence = choice.sequence
+        count = sequence.max_tokens if sequence.output_tokens is None else sequence.output_tokens
+        self._last = count - 1 if writer.ends_with_text else count
+        """So many are told as they come; the next one with the end, which follows within the same pass."""
         self._tokens = 0
         """That have come."""
         self._read = 0
@@ -128,7 +132,7 @@ class ChoiceSink:
                 self._ready.clear()
             return
         self._ready.clear()
-        if not self._wire.has_room():
+        if self._tokens > self._last or not self._wire.has_room():
             return
         if self._texts is None or self._opening or self._kept or self._read != at or self._so_far or tokens != 1:
             self._write()
@@ -143,7 +147,7 @@ class ChoiceSink:
         if self._ready or texts is None or self._read != at or self._opening or self._kept or self._so_far:
             return
         text, framed = self._writer.text, self._wire.framed
-        for piece in texts[at : at + self._next_ready]:
+        for piece in texts[at : min(at + self._next_ready, self._last)]:
             if not piece:
                 break
             self._ready.append(framed(text(piece)))
@@ -158,7 +162,8 @@ class ChoiceSink:
             self._tokens += event.tokens
             self._read = self._tokens
             self._kept.append(self._choice.read(event))
-            if self._wire.has_room():
+            is_told = self._tokens <= self._last or event.finish_reason is not None
+            if is_told and self._wire.has_room():
                 self._write()
         except Exception as error:
             self._end(error)

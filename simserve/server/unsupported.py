@@ -46,7 +46,9 @@ BY_NO_ENGINE = (
 
 TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
 
-SIMULATED = Unsupported("simulated", BY_NO_ENGINE, (*TEXT_PARTS, "image_url", "input_audio"), text_alone=False)
+MEDIA_PARTS = ("image_url", "video_url", "input_audio")
+
+SIMULATED = Unsupported("simulated", BY_NO_ENGINE, (*TEXT_PARTS, *MEDIA_PARTS), text_alone=False)
 TORCH = Unsupported(
     "torch",
     (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import simpy
@@ -32,15 +32,22 @@ class Moment(simpy.Event):
 
 
 class Alarm(simpy.Event):
-    """A moment that can be set again once it has passed, which costs less than making a new one each time."""
+    """A moment that can be set again once it has passed, which costs less than making a new one each time.
 
-    def __init__(self, env: simpy.Environment, callback: Callable[[simpy.Event], Any], before_others: bool) -> None:
+    ``callbacks`` may be those of other alarms, too.
+    """
+
+    __slots__ = ("_ok", "_priority", "_rings", "_value", "callbacks", "env")
+
+    def __init__(
+        self, env: simpy.Environment, callbacks: Sequence[Callable[[simpy.Event], Any]], before_others: bool
+    ) -> None:
         self.env = env
         self.callbacks = None  # type: ignore[assignment]  # as of an event that has passed
         self._ok = True
         self._value = None
         self._priority = URGENT if before_others else NORMAL
-        self._rings = [callback]
+        self._rings = callbacks
 
     @property
     def is_set(self) -> bool:
@@ -48,7 +55,7 @@ class Alarm(simpy.Event):
 
     def set(self, time_s: float) -> None:
         """Ring at ``time_s``, or now if that has passed; to be called only while it is not set."""
-        self.callbacks = self._rings
+        self.callbacks = self._rings  # type: ignore[assignment]  # nobody adds to them
         env = self.env
         delay_s = time_s - env.now
         env.schedule(self, self._priority, delay_s if delay_s > 0.0 else 0.0)

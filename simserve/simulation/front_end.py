@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 
 import numpy as np
@@ -37,7 +37,7 @@ class Processes:
         self.busy_s += work_s / self._count
         return begin_s + work_s
 
-    def spread(self, times_s: Floats | list[float], work_s: float, apart_s: float) -> float | Floats:
+    def spread(self, times_s: Floats | Sequence[float], work_s: float, apart_s: float) -> float | Floats:
         """How long after each of ``times_s``, ``apart_s`` apart at least, the ``work_s`` that comes then is done.
 
         All processes share it. One number where it is the same for all.
@@ -115,7 +115,7 @@ class FrontEnd:
 
     def run_done(self, run: Run, finished: list[Request]) -> None:
         """Send out what ``run`` made; see :class:`simserve.simulation.replica.StepObserver`."""
-        count, already = len(run.ends_s), self._sent_steps
+        count, already = run.steps, self._sent_steps
         lags_s = self._send(run, count)
         if already:
             lags_s = np.concatenate([*self._sent_lags_s, np.full(count - already, lags_s)])
@@ -138,7 +138,7 @@ class FrontEnd:
     def _send_until(self, now_s: float) -> None:
         """Queue the tokens of steps that ended before now, as a request that comes now has to wait for them."""
         run = self._replica.run_in_flight
-        if run is not None and len(run.ends_s) > 1:
+        if run is not None and run.steps > 1:
             already, ended = self._sent_steps, bisect_left(run.ends_s, now_s)
             if ended > already:
                 self._sent_lags_s.append(np.full(ended - already, self._send(run, ended)))
@@ -151,7 +151,7 @@ class FrontEnd:
         work_s = sent_tokens(run.plan) * self._costs.output_token_s
         # Of successive steps of the same decodes, whose contexts grow, none takes less than the one before.
         shortest_s = run.durations_s[first + 1] if steps - first > 1 else math.inf
-        times_s = run.ends_s if first == 0 and steps == len(run.ends_s) else run.ends_s[first:steps]
+        times_s = run.ends_s if first == 0 and steps == run.steps else run.ends_s[first:steps]
         return self._output.spread(times_s, work_s, shortest_s)
 
 

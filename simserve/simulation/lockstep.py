@@ -30,7 +30,7 @@ class Bell:
         self._alarm.set(time_s)
 
     def call_off(self) -> None:
-        self._alarm = Alarm(self._env, self._on_ring, before_others=False)
+        self._alarm = Alarm(self._env, (self._on_ring,), before_others=False)
 
     def _on_ring(self, event: simpy.Event) -> None:
         if event is self._alarm:
@@ -125,7 +125,7 @@ class LockStepRank(Replica):
         for chunk in plan.chunks:
             if chunk.request.scheduled_s != chunk.request.scheduled_s:  # NaN: its first step
                 chunk.request.scheduled_s = now_s
-        self._run = Run(plan, now_s, [seconds])
+        self._run = Run(plan, now_s, seconds)
 
     def _new_alarm(self) -> Alarm:
         if hasattr(self, "_lock_step"):  # it has failed

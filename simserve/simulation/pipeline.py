@@ -34,8 +34,8 @@ class Batch(Run):
     __slots__ = ("before", "cohort", "paused")
 
     def __init__(self, plan: StepPlan, start_s: float, end_s: float, cohort: Cohort, before: Batch | None) -> None:
-        super().__init__(plan, start_s, [end_s - start_s])
-        self.end_s, self.ends_s = end_s, [end_s]
+        super().__init__(plan, start_s, end_s - start_s)
+        self.end_s = end_s
         self.cohort = cohort
         self.before = before
         self.paused: list[Request] = []

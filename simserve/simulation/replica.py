@@ -27,33 +27,45 @@ Floats = npt.NDArray[np.float64]
 
 
 class Run:
-    """``plan`` from ``start_s`` on: ``durations_s`` of its steps, which end at ``ends_s``; the last begins at
-    ``last_start_s`` and ends at ``end_s``.
+    """``plan`` from ``start_s`` on: ``durations_s`` of its ``steps`` (a number if it is one step), which end at
+    ``ends_s``; the last begins at ``last_start_s`` and ends at ``end_s``.
 
     A front end sends the tokens of the last step ``lag_s`` later, and those of each step ``gaps_s`` (None: its
     duration) after those of the step before.
     """
 
-    __slots__ = ("durations_s", "end_s", "ends_s", "gaps_s", "lag_s", "last_start_s", "plan", "start_s")
+    __slots__ = ("_durations_s", "_ends_s", "end_s", "gaps_s", "lag_s", "last_start_s", "plan", "start_s", "steps")
 
-    def __init__(self, plan: StepPlan, start_s: float, durations_s: Floats | list[float]) -> None:
+    def __init__(self, plan: StepPlan, start_s: float, durations_s: Floats | list[float] | float) -> None:
         self.plan = plan
         self.start_s = self.last_start_s = start_s
-        self.durations_s = durations_s
         self.lag_s = 0.0
         self.gaps_s: Floats | list[float] | None = None
-        self.ends_s: Floats | list[float]
-        if len(durations_s) == 1:
-            end_s = self.end_s = start_s + durations_s[0]
-            self.ends_s = [end_s]
-        elif isinstance(durations_s, list):
-            self.ends_s = list(accumulate(durations_s, initial=start_s))[1:]
-            self.last_start_s, self.end_s = self.ends_s[-2:]
+        self._durations_s = durations_s
+        self._ends_s: Floats | list[float] | None = None
+        if isinstance(durations_s, float):
+            self.steps = 1
+            self.end_s = start_s + durations_s
+            return
+        self.steps = len(durations_s)
+        if isinstance(durations_s, list):
+            self._ends_s = list(accumulate(durations_s, initial=start_s))
+            self.last_start_s, self.end_s = self._ends_s[-2:]
+            del self._ends_s[0]
         else:
             ends = np.array(durations_s)
             ends[0] += start_s
-            self.ends_s = np.add.accumulate(ends, out=ends)
+            self._ends_s = np.add.accumulate(ends, out=ends)
             self.last_start_s, self.end_s = ends[-2:].tolist()
+
+    @property
+    def durations_s(self) -> Floats | list[float]:
+        seconds = self._durations_s
+        return [seconds] if isinstance(seconds, float) else seconds
+
+    @property
+    def ends_s(self) -> Floats | list[float]:
+        return [self.end_s] if self._ends_s is None else self._ends_s
 
     @property
     def sent_s(self) -> float:
@@ -62,10 +74,11 @@ class Run:
 
     def shorten(self, steps: int) -> None:
         """Keep the first ``steps`` steps only."""
-        self.durations_s = self.durations_s[:steps]
-        self.ends_s = self.ends_s[:steps]
-        self.end_s = float(self.ends_s[-1])
-        self.last_start_s = float(self.ends_s[-2]) if steps > 1 else self.start_s
+        ends_s = self._ends_s = self.ends_s[:steps]
+        self._durations_s = self.durations_s[:steps]
+        self.steps = steps
+        self.end_s = float(ends_s[-1])
+        self.last_start_s = float(ends_s[-2]) if steps > 1 else self.start_s
 
 
 class StepObserver(Protocol):
@@ -84,6 +97,11 @@ class Replica:
     ``list_decodes`` is for observers that want every step by itself, with the names of its decodes; ``may_halt`` for
     a machine that may fail, which has to know whose tokens a step would have brought.
     """
+
+    __slots__ = (
+        "_aborting", "_async", "_env", "_list_decodes", "_may_halt", "_observer", "_on_rings", "_overtaken", "_planned",
+        "_run", "_scheduler", "_sent_s", "_timer", "_wake", "most_repeats",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -109,6 +127,7 @@ class Replica:
         self._run: Run | None = None
         self._planned: StepPlan | None = None
         self._aborting: list[Hashable] = []
+        self._on_rings = (self._on_wake,)
         self._wake = self._new_alarm()
         self._sent_s = 0.0
         """When clients got the tokens of the last run."""
@@ -133,7 +152,7 @@ class Replica:
             self._plan_ahead_if_due(run)
         self._scheduler.add(request)
         if run is not None:
-            if len(run.ends_s) > 1 and not self._scheduler.admission_is_blocked:
+            if run.steps > 1 and not self._scheduler.admission_is_blocked:
                 self._shorten(run)
         elif not self._wake.is_set:
             self._wake.set(self._env.now)
@@ -145,7 +164,7 @@ class Replica:
             return
         self._plan_ahead_if_due(self._run)
         self._aborting.append(request_id)
-        if len(self._run.ends_s) > 1:
+        if self._run.steps > 1:
             self._shorten(self._run)
 
     def halt(self) -> list[Request]:
@@ -185,7 +204,7 @@ class Replica:
                 return [(run.plan, self._scheduler.sampling(run.plan))]
         else:
             lost.append((planned, self._scheduler.sampling(planned)))
-        if done < len(run.ends_s):
+        if done < run.steps:
             if planned is not None:
                 lost.append((run.plan, self._overtaken))
                 if done == 0:
@@ -200,7 +219,7 @@ class Replica:
         return lost
 
     def _new_alarm(self) -> Alarm:
-        return Alarm(self._env, self._on_wake, before_others=False)
+        return Alarm(self._env, self._on_rings, before_others=False)
 
     def _on_wake(self, event: simpy.Event) -> None:
         if event is not self._wake:
@@ -211,7 +230,7 @@ class Replica:
         else:
             if self._planned is None:
                 if run.plan.repeat > 1:
-                    self._scheduler.settle(run.plan, len(run.ends_s))
+                    self._scheduler.settle(run.plan, run.steps)
                 if self._async:
                     self._planned = self._schedule()
             self._complete(run)
@@ -258,7 +277,7 @@ class Replica:
                     request.scheduled_s = now
             decodes = plan.num_decodes
             sampled = decodes + plan.num_sampled_chunks
-            run = Run(plan, now, [self._timer.step_s(decodes, plan.decode_context_tokens, chunks, sampled)])
+            run = Run(plan, now, self._timer.step_s(decodes, plan.decode_context_tokens, chunks, sampled))
         self._run = run
         self._wake.set(run.end_s)
 
@@ -280,7 +299,7 @@ class Replica:
         return self._scheduler.schedule(self.most_repeats, self._list_decodes)
 
     def _plan_ahead(self, run: Run) -> None:
-        self._scheduler.settle(run.plan, len(run.ends_s))
+        self._scheduler.settle(run.plan, run.steps)
         if self._may_halt:
             self._overtaken = self._scheduler.sampling(run.plan)
         self._planned = self._schedule()
@@ -294,7 +313,7 @@ class Replica:
         """Let the run end with the first step after which whoever came now can be seen."""
         step = bisect_left(run.ends_s, self._env.now)
         steps = step + 2 if self._async else step + 1
-        if self._planned is None and steps < len(run.ends_s):
+        if self._planned is None and steps < run.steps:
             run.shorten(steps)
             self._wake = self._new_alarm()
             self._wake.set(run.end_s)

@@ -62,7 +62,7 @@ class OpenLoop:
         self._submit = submit
         self._rest = requests_of(self._workload)
         self._due = next(self._rest)
-        self._alarm = Alarm(env, self._send, before_others=True)
+        self._alarm = Alarm(env, (self._send,), before_others=True)
         self._alarm.set(self._due.arrival_s)
 
     def finished(self, requests: Sequence[Request]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from simserve.cli.main import main
+from simserve.hardware import load_hardware
 
 MODEL = ["--model", "meta-llama/Llama-3.1-8B-Instruct"]
 SHORT = ["--input-len", "200", "--output-len", "50", "--jobs", "1"]
@@ -47,6 +48,16 @@ def test_one_replica_less_would_miss_it(capsys: pytest.CaptureFixture[str]) -> N
     words[words.index("--replicas") + 1] = str(offer["replicas"] - 1)
     assert main([*words, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["p99_tpot_ms"] > 70
+
+
+def test_power_is_that_of_all_devices_and_an_answers_tokens_share_it(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = planned(["--users", "100", "--slo", "tpot:p99=70ms", "--hardware", "L4", "-tp", "1"], capsys)
+    (offer,) = plan["offers"]
+    power = load_hardware("L4").power
+    assert power is not None
+    assert 0 < offer["watts"] < offer["devices"] * power.peak_w
+    assert offer["watts"] > (offer["devices"] - 1) * power.peak_w * 0.12, "idle power of the others is counted, too"
+    assert offer["watts"] == pytest.approx(offer["joules_per_output_token"] * offer["result"]["output_throughput"])
 
 
 def test_a_budget_and_prices_of_ones_own(capsys: pytest.CaptureFixture[str]) -> None:

@@ -175,6 +175,20 @@ def test_a_response_is_known_to_all_workers(server: Server) -> None:
     assert {response(server, "GET", f"/{number}")[0] for _ in range(8)} == {404}
 
 
+def test_a_streamed_response_is_known_to_all_workers_as_soon_as_it_has_ended(server: Server) -> None:
+    for _ in range(8):
+        events = streamed_response(server, {"input": "Hello", "max_output_tokens": 4, "stream": True})
+        assert response(server, "GET", f"/{events[-1]['response']['id']}")[0] == 200
+
+
+def streamed_response(server: Server, body: dict[str, Any]) -> list[dict[str, Any]]:
+    headers = {"Authorization": "Bearer sk-all", "Content-Type": "application/json"}
+    request = urllib.request.Request(f"{server.url}/v1/responses", json.dumps(body).encode(), headers)
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        lines = answer.read().decode().splitlines()
+    return [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+
+
 def test_any_worker_cancels_a_response_in_the_background(server: Server) -> None:
     body = {"input": "Hello", "background": True, "max_output_tokens": 1900}
     assert ask(server, "/clock/pause", {})[0] == 200
@@ -214,6 +228,26 @@ def test_a_worker_that_dies_is_replaced_and_the_others_go_on(server: Server) -> 
 
     until(answered)
     assert before[1] in workers_of(server)
+
+
+def test_a_response_in_the_background_fails_with_its_worker(server: Server) -> None:
+    assert ask(server, "/clock/pause", {})[0] == 200
+    begun = [response(server, "POST", "", {"input": "Hello", "background": True})[1]["id"] for _ in range(4)]
+    before = workers_of(server)
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: len(workers_of(server)) == 2 and not set(workers_of(server)) & set(before))
+
+    def told(path: str) -> Any:
+        try:
+            return ask(server, path, {} if path == "/clock/start" else None)[2]
+        except OSError:
+            return {}  # the dead workers' share of new connections, until the system has noticed
+
+    until(lambda: "clock_s" in told("/clock/start"))
+    for number in begun:
+        until(lambda number=number: told(f"/v1/responses/{number}").get("status") == "failed")
+        until(lambda number=number: "died" in told(f"/v1/responses/{number}").get("error", {}).get("message", ""))
 
 
 class TestEnd:

@@ -1,7 +1,8 @@
 """A server in a process of its own, as programs meet it; what the clients need is in the environment of the tests.
 
-LangChain, LlamaIndex and LiteLLM want other versions of what SimServe's own tests use, so they have an environment of
-their own: ``scripts/test_clients.sh`` makes it and runs what is here. Elsewhere their tests are skipped.
+LangChain, LlamaIndex, LiteLLM and frameworks for agents want other versions of what SimServe's own tests use, so they
+have an environment of their own: ``scripts/test_clients.sh`` makes it and runs what is here. Elsewhere their tests are
+skipped.
 """
 
 from __future__ import annotations

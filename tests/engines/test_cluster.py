@@ -371,7 +371,7 @@ async def test_a_request_that_names_a_tenant_as_its_user_is_that_tenants() -> No
     async with running({**THREE, "tenants": tenants}, SLOW) as engine:
         streams = [engine.submit(request("x", 100, session="b")), engine.submit(request("y", 100, session="else"))]
         await anext(streams[0])
-        held = {name: one for member in engine._cluster.members for name, (one, _) in member.held.items()}
+        held = engine._cluster._unfinished
         assert (held["x"].tenant, held["x"].priority) == (1, 7)
         assert held["y"].tenant == 0
         for stream in streams:

@@ -226,7 +226,7 @@ async def test_a_policy_that_breaks_ends_streams_with_the_reason_and_leaves_the_
     async with running(1.0) as engine:
         stream = engine.submit(request("a", 50))
         await anext(stream)
-        monkeypatch.setattr(engine._scheduler, "plan", lambda plan: 1 / 0)
+        monkeypatch.setattr(type(engine._scheduler), "plan", lambda scheduler, plan: 1 / 0)
         *_, last = [event async for event in stream]
         assert last.finish_reason == "error"
         assert "ZeroDivisionError" in str(last.error)

@@ -79,7 +79,7 @@ def test_numbering_changes_no_decision_and_no_page_has_two_owners(policy: str) -
     @given(cases(policy))
     def law(case: Case) -> None:
         counted, _ = run_fast(case)
-        audited = Audited(FAST[case.policy](case.limits))
+        audited = Audited(type("Patched", (FAST[case.policy],), {})(case.limits))  # one whose methods can be replaced
         numbered, _ = run_fast(case, audited.scheduler)
         assert numbered == counted
         assert audited.planned

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from dataclasses import dataclass
 
@@ -63,8 +64,8 @@ class Step:
 steps = st.lists(st.builds(Step, st.booleans(), st.integers(1, 3), st.booleans()), max_size=12)
 
 
-async def read(chat: bool, around: list[Step]) -> tuple[str, list[str]]:
-    """The text that a client gets, and the frames."""
+async def read(chat: bool, around: list[Step], *, end_apart: bool = False) -> tuple[str, list[str]]:
+    """The text that a client gets, and the frames; the end comes with the last tokens, or right after them."""
     wire, count = Wire(), len(WORDS)
     envelope = Envelope("id", "model", 0, chat)
     sink = ChoiceSink(wire, ChunkWriter(envelope, 0), Known(), None)  # type: ignore[arg-type]
@@ -79,6 +80,10 @@ async def read(chat: bool, around: list[Step]) -> tuple[str, list[str]]:
         sink.step(tokens)
         said += tokens
     sink.prepare()
+    if end_apart:
+        while said < count:
+            sink.step(1)
+            said += 1
     sink.event(TokenEvent(said, count - said, 1.0, "length"))
     frames = (wire.read + sink.kept_back()).decode().split("\n\n")[:-1]
     chunks = [json.loads(frame.removeprefix("data: "))["choices"][0] for frame in frames]
@@ -88,15 +93,15 @@ async def read(chat: bool, around: list[Step]) -> tuple[str, list[str]]:
     return "".join(texts), texts
 
 
-@given(st.booleans(), steps)
-@example(True, [Step(True, 1, True)] * 9)
-@example(False, [Step(True, 1, False), Step(True, 1, True), Step(True, 2, True), Step(True, 1, True)])
-def test_the_words_are_the_same_however_they_got_out(chat: bool, around: list[Step]) -> None:
-    text, _ = asyncio.run(read(chat, around))
+@given(st.booleans(), steps, st.booleans())
+@example(True, [Step(True, 1, True)] * 9, False)
+@example(False, [Step(True, 1, False), Step(True, 1, True), Step(True, 2, True), Step(True, 1, True)], True)
+def test_the_words_are_the_same_however_they_got_out(chat: bool, around: list[Step], end_apart: bool) -> None:
+    text, _ = asyncio.run(read(chat, around, end_apart=end_apart))
     assert text == "".join(WORDS)
 
 
 def test_made_ready_or_not_each_token_has_a_frame_of_its_own() -> None:
-    for prepared in (True, False):
-        _, texts = asyncio.run(read(False, [Step(prepared, 1, True)] * 9))
+    for prepared, end_apart in itertools.product((True, False), repeat=2):
+        _, texts = asyncio.run(read(False, [Step(prepared, 1, True)] * 9, end_apart=end_apart))
         assert texts == [word for word in WORDS if word]

@@ -123,7 +123,7 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "ob
         ({"functions": [{"name": "f"}]}, "functions"),
         ({"guided_json": {}, "use_beam_search": True}, "use_beam_search"),
         ({"modalities": ["text", "audio"]}, "modalities"),
-        ({"messages": [{"role": "user", "content": [{"type": "video_url", "video_url": {}}]}]}, "messages"),
+        ({"messages": [{"role": "user", "content": [{"type": "file", "file": {}}]}]}, "messages"),
     ],
 )
 async def test_what_is_not_simulated_is_refused(client: Client, fields: dict[str, Any], param: str) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import openai
 import pytest
@@ -68,10 +69,16 @@ async def test_a_stream_says_the_same_as_a_whole_answer(client: openai.AsyncOpen
     assert chunks[-2].choices[0].finish_reason == whole.choices[0].finish_reason
 
 
-async def test_legacy_completions_stream(client: openai.AsyncOpenAI) -> None:
-    stream = await client.completions.create(model=MODEL, prompt="Once", max_tokens=5, stream=True)
-    reasons = [chunk.choices[0].finish_reason async for chunk in stream]
-    assert reasons[-1] == "length"
+@pytest.mark.parametrize("more", [{}, {"logprobs": 1}, {"extra_body": {"return_token_ids": True}}, {"max_tokens": 1}])
+async def test_legacy_completions_stream_a_chunk_for_each_token(client: openai.AsyncOpenAI, more: Any) -> None:
+    """The last says why it ended; to vLLM's load client one chunk more would be an interval of no time."""
+    asked = {"model": MODEL, "prompt": "Once", "max_tokens": 5, "seed": 1} | more
+    chunks = [chunk async for chunk in await client.completions.create(stream=True, **asked)]
+    assert [chunk.choices[0].finish_reason for chunk in chunks] == [None] * (asked["max_tokens"] - 1) + ["length"]
+    assert all(chunk.choices[0].text for chunk in chunks)
+    assert (
+        "".join(chunk.choices[0].text for chunk in chunks) == (await client.completions.create(**asked)).choices[0].text
+    )
 
 
 async def test_models_can_be_listed_and_retrieved(client: openai.AsyncOpenAI) -> None:

@@ -137,7 +137,7 @@ async def test_http_1_0_gets_plain_frames_and_the_end_of_the_connection() -> Non
         sock.close()
     body = data.partition(b"\r\n\r\n")[2]
     assert body.startswith(b"data: {")
-    assert len(texts(body)) == 51  # a frame for each token, and the reason
+    assert len(texts(body)) == 50  # a frame for each token, the last with the reason
 
 
 async def test_a_kept_connection_goes_on_after_a_stream() -> None:
@@ -145,7 +145,7 @@ async def test_a_kept_connection_goes_on_after_a_stream() -> None:
         for tokens in (5, 7):
             body = {"prompt": "Tell me", "max_tokens": tokens, "stream": True}
             async with session.post("/v1/completions", json=body) as response:
-                assert len(texts((await response.text()).encode())) == tokens + 1
+                assert len(texts((await response.text()).encode())) == tokens
         assert session.connector is not None
         assert len(session.connector._conns) == 1
 

@@ -50,7 +50,7 @@ class BatchLedger(FastLedger):
 
     def run_done(self, run: Run, finished: list[Request]) -> None:
         if run.gaps_s is not None:
-            run.durations_s = run.gaps_s
+            run._durations_s = run.gaps_s
         super().run_done(run, finished)
 
 

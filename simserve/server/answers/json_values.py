@@ -15,6 +15,8 @@ from simserve.server.answers.too_large import TooLarge
 
 MAX_ITEMS = 1_000
 MAX_CHARACTERS = 10_000
+LARGE = 1e6
+"""A bound beyond this is a type's, not a limit of what is meant: clients write those of 53-bit integers, for one."""
 DEEP = 6
 """Below this, only what a schema requires is drawn; far below, a schema that goes on counts as endless."""
 TOO_DEEP = 40
@@ -214,10 +216,10 @@ class JsonSampler:
         fitting = [number for number in self._hints.numbers if low <= number <= high and _is_multiple(number, step)]
         if fitting:
             return _plain(self._rng.choice(fitting))
-        if low == -math.inf:
-            low = min(0.0, high - 100.0)
-        if high == math.inf:
-            high = max(100.0, low + 100.0)
+        if low < -LARGE:
+            low = max(low, min(0.0, high - 100.0))
+        if high > LARGE:
+            high = min(high, max(100.0, low + 100.0))
         if step:
             if not math.isfinite(low / step) or not math.isfinite(high / step):
                 raise TooLarge("the numbers that the schema allows are too large")

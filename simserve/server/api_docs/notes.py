@@ -13,7 +13,8 @@ BOTH = ""
 NOTES: Mapping[str, tuple[str, str]] = {
     "model": ("which model answers; the default one without it, 404 for one that there is not", BOTH),
     "messages": (
-        "text, pictures (`image_url`) and sounds (`input_audio`); the prompt is a layout like ChatML's",
+        "text, pictures (`image_url`), films (`video_url`) and sounds (`input_audio`); the prompt is a layout like"
+        " ChatML's",
         "text; the prompt is that of the model's own template",
     ),
     "prompt": ("one text or many, or token ids, one list or many", BOTH),
@@ -43,7 +44,11 @@ NOTES: Mapping[str, tuple[str, str]] = {
     "skip_special_tokens": ("simulated text has none", SAMPLED),
     "allowed_token_ids": ("the text is made of these alone", REFUSED),
     "bad_words": ("no sentence with one of them is said", REFUSED),
-    "response_format": ("`json_object`, `json_schema`, vLLM's `structural_tag`: text that has this form", "`text`"),
+    "response_format": (
+        "`json_object` (of the schema that a message holds, if one does), `json_schema`, vLLM's `structural_tag`: text"
+        " that has this form",
+        "`text`",
+    ),
     "structured_outputs": (
         "`json`, `regex`, `choice`, `json_object`, `grammar` (XGrammar's EBNF without lookaheads, or Lark's"
         " notation), `structural_tag` (the older `structures`, or a nested `format`). `guided_json` and the like,"

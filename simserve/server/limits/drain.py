@@ -50,17 +50,26 @@ class Drain:
                 status=503,
                 headers={"Retry-After": "1", "Connection": "close"},
             )
-        with self.inside_now():
+        self._come_in()
+        try:
             return await handler(request)
+        finally:
+            self._go_out()
 
     @contextmanager
     def inside_now(self) -> Iterator[None]:
         """What is done in this block is waited for at the end."""
-        self.inside += 1
-        self._empty.clear()
+        self._come_in()
         try:
             yield
         finally:
-            self.inside -= 1
-            if self.inside == 0:
-                self._empty.set()
+            self._go_out()
+
+    def _come_in(self) -> None:
+        self.inside += 1
+        self._empty.clear()
+
+    def _go_out(self) -> None:
+        self.inside -= 1
+        if self.inside == 0:
+            self._empty.set()

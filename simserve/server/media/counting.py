@@ -1,4 +1,4 @@
-"""The rules by which one model counts pictures and sounds."""
+"""The rules by which one model counts pictures, films and sounds."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from simserve.server.errors import ApiError
 from simserve.server.media.images import FixedImage, ImageRule, LlavaNextTiles, OpenAITiles, QwenPatches
-from simserve.server.media.parts import AudioPart, MediaPart
-from simserve.server.media.sources import picture_of, recording_of
+from simserve.server.media.parts import AudioPart, MediaPart, VideoPart
+from simserve.server.media.sources import film_of, picture_of, recording_of
+from simserve.server.media.videos import VideoRule, video_rule
 
 AUDIO_TOKENS_PER_S: Mapping[str, float] = {"qwen2_audio": 25.0, "ultravox": 6.25}
 """By model type: a spectrum of 100 frames a second, shrunk by 4 in Qwen2-Audio's encoder and by 16 in Ultravox's."""
@@ -32,11 +34,12 @@ class Counted:
 
 @dataclass(frozen=True)
 class MediaRules:
-    """``images`` and ``audio_tokens_per_s`` of one model with ``vocab_size`` token ids."""
+    """``images``, ``videos`` and ``audio_tokens_per_s`` of one model with ``vocab_size`` token ids."""
 
     images: ImageRule
     audio_tokens_per_s: float
     vocab_size: int
+    videos: VideoRule | None = None
 
     def count(self, part: MediaPart) -> Counted:
         """The tokens for one part; raises :class:`simserve.server.errors.ApiError` (400) for what cannot be read."""
@@ -44,9 +47,18 @@ class MediaRules:
             sound = recording_of(part)
             count = max(1, math.ceil(sound.seconds * self.audio_tokens_per_s))
             return Counted(self._ids(sound.digest, count), is_audio=True)
+        if isinstance(part, VideoPart):
+            return self._film(part)
         picture = picture_of(part)
         count = self.images.tokens(picture.width, picture.height, picture.detail)
         return Counted(self._ids(picture.digest, count), is_audio=False)
+
+    def _film(self, part: VideoPart) -> Counted:
+        if self.videos is None:
+            message = "At most 0 video(s) may be provided in one prompt: this is no model of videos; send pictures."
+            raise ApiError(message, param="messages")
+        film = film_of(part)
+        return Counted(self._ids(film.digest, self.videos.tokens(film.width, film.height, film.frames)), is_audio=False)
 
     def _ids(self, digest: bytes, count: int) -> list[int]:
         """Ids that are the same for the same picture, so that it is found in the prefix cache, and for no other."""
@@ -60,7 +72,9 @@ def media_rules(model_folder: Path | None, vocab_size: int) -> MediaRules:
     config = _read(model_folder, "config.json")
     kind = str(config.get("model_type", ""))
     audio = AUDIO_TOKENS_PER_S.get(kind, OPENAI_AUDIO_TOKENS_PER_S)
-    return MediaRules(_image_rule(kind, config, _read(model_folder, "preprocessor_config.json")), audio, vocab_size)
+    images = _image_rule(kind, config, _read(model_folder, "preprocessor_config.json"))
+    videos = video_rule(kind, config, _read(model_folder, "video_preprocessor_config.json"))
+    return MediaRules(images, audio, vocab_size, videos)
 
 
 def _image_rule(kind: str, config: Mapping[str, Any], processor: Mapping[str, Any]) -> ImageRule:

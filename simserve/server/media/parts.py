@@ -45,4 +45,19 @@ class AudioPart(BaseModel):
     input_audio: Sound
 
 
-MediaPart = ImagePart | AudioPart
+class VideoUrl(Fields):
+    """Where a film is."""
+
+    url: str
+
+
+class VideoPart(BaseModel):
+    """A film, as vLLM's clients send it."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    type: Literal["video_url"]
+    video_url: Annotated[VideoUrl, BeforeValidator(_as_object)]
+
+
+MediaPart = ImagePart | AudioPart | VideoPart

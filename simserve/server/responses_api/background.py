@@ -22,14 +22,14 @@ class Background:
     """The responses that this process works on; ``drain`` waits for them as for requests."""
 
     def __init__(self, store: Store, drain: Drain) -> None:
-        self._drain = drain
+        self._store, self._drain = store, drain
         self._running: dict[str, asyncio.Task[None]] = {}
         store.on_cancel.append(self._cancel)
 
     async def begin(self, number: str, work: Callable[[Begun], Coroutine[Any, Any, None]]) -> Json:
         """Have ``work`` done; returns what it says when it has begun, or raises what it raises before."""
         begun: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
-        task = self._running[number] = asyncio.create_task(self._do(work(begun.set_result)))
+        task = self._running[number] = asyncio.create_task(self._do(number, work(begun.set_result)))
 
         def ended(task: asyncio.Task[None]) -> None:
             if self._running.get(number) is task:
@@ -47,9 +47,13 @@ class Background:
             await task
         return begun.result()
 
-    async def _do(self, work: Awaitable[None]) -> None:
-        with self._drain.inside_now():
-            await work
+    async def _do(self, number: str, work: Awaitable[None]) -> None:
+        self._store.work(number, begins=True)
+        try:
+            with self._drain.inside_now():
+                await work
+        finally:
+            self._store.work(number, begins=False)
 
     def _cancel(self, number: str) -> None:
         task = self._running.get(number)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -29,15 +29,17 @@ from simserve.server.responses_api.ids import response_id
 from simserve.server.responses_api.items import is_reference, page, referred, told_input
 from simserve.server.responses_api.objects import Head, answer_messages, finished, response_object
 from simserve.server.responses_api.request import ResponsesRequest, refuse
-from simserve.server.responses_api.store import Store, Stored, item_in, not_found, stored_in
+from simserve.server.responses_api.store import IN_PROGRESS, Store, Stored, item_in, not_found, stored_in
 from simserve.server.service import Service
 from simserve.server.streaming import SSE_HEADERS
 from simserve.server.streams import Ended, check_not_given_up, longest_choices, opened
 
 Json = dict[str, Any]
 
-IN_PROGRESS = "in_progress"
 PREVIOUS = "previous_response_id"
+
+Keep = Callable[[list[Piece], Ended], Awaitable[None]]
+"""Counts a response that has ended, and keeps it for later."""
 
 
 class ResponsesRoutes:
@@ -72,14 +74,15 @@ class ResponsesRoutes:
             )
             return _json(begun)
         async with self._planned(request, _number(), body, chat) as (service, head, plan, stream):
-            if body.stream:
-                response, pieces, ended = await self._streamed(request, head, plan, stream)
-            else:
-                pieces, ended = await _read(plan.choices[0], stream)
-                response = _json(finished(head, plan, pieces, ended), timing_headers([ended]))
-            if ended is not None:
+
+            async def keep(pieces: list[Piece], ended: Ended) -> None:
                 await self._done(request, service, head, plan, pieces, ended, messages)
-            return response
+
+            if body.stream:
+                return await self._streamed(request, head, plan, stream, keep)
+            pieces, ended = await _read(plan.choices[0], stream)
+            await keep(pieces, ended)
+            return _json(finished(head, plan, pieces, ended), timing_headers([ended]))
 
     async def input_tokens(self, request: web.Request) -> web.Response:
         """``POST /v1/responses/input_tokens``: how many tokens it would read, as ``usage`` counts them"""
@@ -185,14 +188,16 @@ class ResponsesRoutes:
                 await self._done(request, service, head, plan, pieces, ended, messages)
 
     async def _streamed(
-        self, request: web.Request, head: Head, plan: Plan, stream: AsyncIterator[TokenEvent]
-    ) -> tuple[web.StreamResponse, list[Piece], Ended | None]:
-        """Write the events; what fails after the first byte is an event of its own."""
+        self, request: web.Request, head: Head, plan: Plan, stream: AsyncIterator[TokenEvent], keep: Keep
+    ) -> web.StreamResponse:
+        """Write the events, the last once the response is kept: who has read it may go on from it at any worker.
+
+        What fails after the first byte is an event of its own.
+        """
         response = web.StreamResponse(headers=SSE_HEADERS)
         await response.prepare(request)
         writer, choice, tokens = EventWriter(head), plan.choices[0], 0
         pieces: list[Piece] = []
-        ended: Ended | None = None
         try:
             async with asyncio.timeout_at(taken_deadline(request)):
                 pending = writer.opening()
@@ -204,6 +209,7 @@ class ResponsesRoutes:
                     if frames:
                         await response.write(frames)
             ended = Ended.of(choice, tokens, event.timing)
+            await keep(pieces, ended)
             whole = finished(head, plan, pieces, ended)
             await response.write(writer.closing(whole, whole["status"]))
         except ConnectionError:
@@ -211,7 +217,7 @@ class ResponsesRoutes:
         except Exception as error:
             await response.write(writer.failure(error_object(as_api_error(error))))
         await response.write_eof()
-        return response, pieces, ended
+        return response
 
     async def _done(
         self,

@@ -15,6 +15,9 @@ from simserve.server.responses_api.ids import response_of
 
 Json = dict[str, Any]
 
+IN_PROGRESS = "in_progress"
+"""The status of a response that somebody works on."""
+
 MAX_STORED = 1_000
 MAX_STORED_BYTES = 64 * 2**20
 
@@ -41,6 +44,10 @@ class Store(Protocol):
 
     async def cancel(self, number: str) -> None:
         """Have whoever works on the response stop it."""
+        ...
+
+    def work(self, number: str, *, begins: bool) -> None:
+        """This process begins to work on a response, or does not any more: one that dies meanwhile has lost it."""
         ...
 
 
@@ -71,6 +78,20 @@ class KeptHere:
     async def cancel(self, number: str) -> None:
         for told in self.on_cancel:
             told(number)
+
+    def work(self, number: str, *, begins: bool) -> None:
+        """If this process dies, so does the store."""
+
+    async def lose(self, number: str) -> None:
+        """Whoever worked on the response is dead: it has failed."""
+        entry = self._by_id.get(number)
+        if entry is None:
+            return
+        stored = Stored(**await asyncio.to_thread(orjson.loads, entry))
+        if stored.response["status"] == IN_PROGRESS:
+            why = {"code": "server_error", "message": "The process that worked on this response has died; ask again."}
+            stored.response.update(status="failed", error=why)
+            await self.put(number, await stored.written())
 
 
 @dataclass(frozen=True)

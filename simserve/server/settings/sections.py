@@ -46,6 +46,9 @@ class ServerSection(Section):
     keep_alive_timeout: Seconds = setting(75.0, "how long a connection may say nothing before it is closed")
     max_body_size: Bytes = setting(32 * 1024 * 1024, "largest request body; then 413")
     max_waiting_requests: Count | None = setting(None, "sequences that may wait for their first step; then 503")
+    allowed_origins: list[str] = setting(
+        [], 'other sites whose pages may use the API in a browser, such as "https://chat.example"; "*" for any'
+    )
     shutdown_grace: SecondsFrom0 = setting(5.0, "how long SIGTERM lets open requests go on")
 
 

@@ -13,6 +13,7 @@ from simserve.server.failures import Failures
 from simserve.server.limits import Rates
 from simserve.server.metrics import HttpCounts
 from simserve.server.models import LoadAdapter, ModelPool
+from simserve.server.responses_api.store import KeptHere
 from simserve.server.service import Service
 from simserve.server.settings import FailuresSection
 from simserve.server.workers.channel import Channel, Message
@@ -34,6 +35,8 @@ class Host:
         self._joined = 0
         self._http_of_the_gone = HttpCounts()
         self.changed = asyncio.Condition()
+        self.kept = KeptHere()
+        self.kept.on_cancel.append(lambda number: self.say({"op": "cancel_response", "id": number}))
         self.calls: Mapping[str, Callable[..., Awaitable[Any]]] = {
             "cards": models.cards,
             "report": models.report,
@@ -78,6 +81,8 @@ class Host:
         async with self.changed:
             self.ready -= was_ready
             self.changed.notify_all()
+        for number in session.responses:
+            await self.kept.lose(number)
 
     async def http_counts(self) -> HttpCounts:
         """What all workers have counted, those that are gone included."""
@@ -124,6 +129,8 @@ class Session:
         self._tasks: set[asyncio.Task[Any]] = set()
         self.http = HttpCounts()
         """What the worker had counted when it was asked last."""
+        self.responses: set[str] = set()
+        """In the background, that the worker works on."""
         self._asked_for_http: deque[asyncio.Future[None]] = deque()
 
     async def count_http(self) -> None:
@@ -152,6 +159,10 @@ class Session:
                     service.answered(message["choices"], message["longest"])
             case "http":
                 self._http_counted(message["counts"])
+            case "works":
+                self.responses.add(message["id"])
+            case "worked":
+                self.responses.discard(message["id"])
             case "embed":
                 self._spawn(self._answer(message, self._embed(message)))
             case "call":

@@ -12,16 +12,19 @@ from aiohttp import web
 
 from simserve.server.errors import shutting_down
 from simserve.server.responses_api.store import KeptHere
+from simserve.server.workers.remote import Link
 
 PATH = "/responses"
 
 
 class RemoteStore:
-    """See :class:`simserve.server.responses_api.store.Store`; ``session`` reaches the parent."""
+    """See :class:`simserve.server.responses_api.store.Store`; ``session`` reaches the parent, as does ``link``."""
 
-    def __init__(self, session: aiohttp.ClientSession) -> None:
+    def __init__(self, session: aiohttp.ClientSession, link: Link) -> None:
         self.on_cancel: list[Callable[[str], None]] = []
         self._session = session
+        self._link = link
+        link.on_cancel = self._cancelled
 
     async def put(self, number: str, entry: bytes) -> None:
         await self._ask("PUT", number, entry)
@@ -36,7 +39,10 @@ class RemoteStore:
     async def cancel(self, number: str) -> None:
         await self._ask("POST", number)
 
-    def cancelled(self, number: str) -> None:
+    def work(self, number: str, *, begins: bool) -> None:
+        self._link.channel.send({"op": "works" if begins else "worked", "id": number})
+
+    def _cancelled(self, number: str) -> None:
         """The parent says that whoever works on the response is to stop it."""
         for told in self.on_cancel:
             told(number)

@@ -23,7 +23,7 @@ from simserve.server.failures import Failures
 from simserve.server.limits import Drain
 from simserve.server.models import ModelPool
 from simserve.server.operations import Operations
-from simserve.server.responses_api.store import MAX_STORED_BYTES, KeptHere
+from simserve.server.responses_api.store import MAX_STORED_BYTES
 from simserve.server.run import log_when_idle, settle_process, url_of
 from simserve.server.settings import Settings
 from simserve.server.sockets import bound_sockets
@@ -76,11 +76,9 @@ async def serve_with_workers(
 async def _operating(host: Host, settings: Settings, path: Path) -> AsyncIterator[Operations]:
     """Answer what workers pass on of those who run the server, and keep their responses."""
     operations = Operations(host.models, Drain(), host.http_counts)
-    kept = KeptHere()
-    kept.on_cancel.append(lambda number: host.say({"op": "cancel_response", "id": number}))
     largest = max(settings.server.max_body_size, MAX_STORED_BYTES)
     app = web.Application(middlewares=[errors_as_objects()], client_max_size=largest)
-    app.add_routes([*operations.table(), *StoreRoutes(kept).table()])
+    app.add_routes([*operations.table(), *StoreRoutes(host.kept).table()])
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0)
     await runner.setup()
     try:

@@ -52,8 +52,7 @@ async def _work(engines: str, operator: str, settings: Settings) -> int:
     models, drain = RemoteModels(available_models(settings), link), Drain()
     rates, failures = RemoteRates(link), RemoteFailures(settings.failures, link)
     server, relay = settings.server, Relay(operator, drain)
-    link.http, store = relay.http, RemoteStore(relay.session)
-    link.on_cancel = store.cancelled
+    link.http, store = relay.http, RemoteStore(relay.session, link)
     preload: Sequence[str | None] | None = settings.models.preload
     for name in [None] if preload is None else preload:
         async with models.use(name):

@@ -14,7 +14,7 @@ from simserve.scheduling import Request
 from simserve.simulation.cluster.gateway import Gateway
 from simserve.simulation.cluster.member import Member, State
 from simserve.simulation.cluster.spec import AutoscalerSpec
-from simserve.simulation.replica import Run
+from simserve.simulation.watching.watcher import Watcher
 
 SLO_PERCENTILE = 90.0
 GIGA = 1e9
@@ -51,6 +51,7 @@ class Autoscaler:
         self._gateway = gateway
         self._is_over = is_over
         self.decisions: MutableSequence[ScalingDecision] = []
+        self.watchers: Sequence[Watcher] = ()
         self._link = simpy.Resource(env, capacity=1)
         self._busy_before_s: dict[Member, float] = dict.fromkeys(members, 0.0)
         self._ttft_s: list[float] = []
@@ -73,9 +74,6 @@ class Autoscaler:
     def handed_over(self, member: Member, request: Request) -> None:
         """See :class:`simserve.simulation.cluster.member.MemberObserver`."""
         self.ended(member, [])
-
-    def ran(self, member: Member, run: Run) -> None:
-        """Of no interest."""
 
     def _look_again_and_again(self) -> simpy.events.ProcessGenerator:
         while not self._is_over.triggered:
@@ -131,10 +129,14 @@ class Autoscaler:
         weights = member.group.setup.weight_bytes * member.group.devices
         with self._link.request() as turn:
             yield turn
+            begin_s = self._env.now
             yield self._env.timeout(weights / (spec.load_bandwidth_gb_per_s * GIGA))
+        loaded_s = self._env.now
         yield self._env.timeout(spec.startup_s)
         member.state = State.READY
         self._gateway.members_changed()
+        for watcher in self.watchers:
+            watcher.started(member.index, member.name, weights, (begin_s, loaded_s, self._env.now))
 
     def _drain(self, there: list[Member], count: int) -> None:
         """Those that start last go first, then those that have the least to end."""

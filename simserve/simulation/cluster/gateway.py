@@ -19,7 +19,6 @@ from simserve.simulation.cluster.queue import GatewayQueue, tokens_of
 from simserve.simulation.cluster.recorder import NOBODY, GroupRecorder
 from simserve.simulation.cluster.routers import Pool, Router, pool_of
 from simserve.simulation.cluster.spec import ClusterSpec
-from simserve.simulation.replica import Run
 from simserve.simulation.sources import Source
 
 
@@ -58,7 +57,7 @@ class Gateway:
         self._source = source
         self._all_requests = len(source)
         self.queue = GatewayQueue(spec.router.order, spec.tenants)
-        self._serve = Alarm(env, self._on_serve, before_others=True)
+        self._serve = Alarm(env, (self._on_serve,), before_others=True)
         limits = spec.router
         self._is_limited = (limits.max_requests, limits.max_tokens, limits.max_waiting_requests) != (None, None, None)
         self._most_tokens = 0
@@ -163,9 +162,6 @@ class Gateway:
         if self._handover is not None:
             self._serve_soon()
 
-    def ran(self, member: Member, run: Run) -> None:
-        """Of no interest; see :class:`simserve.simulation.cluster.member.MemberObserver`."""
-
     def refused(self, member: Member, request: Request) -> None:
         """See :class:`simserve.simulation.cluster.member.MemberObserver`."""
         self.release(member, request)
@@ -185,7 +181,7 @@ class Gateway:
 
     def release(self, member: Member, request: Request) -> None:
         """``member`` has ``request`` no more."""
-        _, tokens = member.held.pop(request.request_id)
+        tokens = member.held.pop(request.request_id)
         self.loads.remove(member.index, tokens)
         if len(member.held) + 1 == self._limits.requests_per_replica:
             self.members_changed()
@@ -221,7 +217,7 @@ class Gateway:
         """Give ``request`` to whom the router chooses of ``pool``."""
         member = self.router.choose(request, pool)
         tokens = tokens_of(request)
-        member.held[request.request_id] = (request, tokens)
+        member.held[request.request_id] = tokens
         self.loads.add(member.index, tokens)
         if len(member.held) == self._limits.requests_per_replica:
             self.members_changed()

@@ -164,7 +164,7 @@ class Handover:
         return True
 
     def _let_go(self, member: Member, request: Request) -> None:
-        _, tokens = member.held.pop(request.request_id)
+        tokens = member.held.pop(request.request_id)
         self._loads.remove(member.index, tokens)
 
     def _send(self, request: Request, source: Member, run: Run) -> bool:
@@ -174,7 +174,7 @@ class Handover:
             return False
         target = self._router.choose(request, pool)
         tokens = tokens_of(request)
-        target.held[request.request_id] = (request, tokens)
+        target.held[request.request_id] = tokens
         self._loads.add(target.index, tokens)
         blocks = target.scheduler.blocks.blocks_for(request.input_tokens + 1)
         self._coming[request.request_id] = (request, source, target, blocks)

@@ -187,9 +187,6 @@ class LiveCluster(Cluster):
         """See :class:`simserve.simulation.cluster.member.MemberObserver`."""
         self._stop_if_drained(member)
 
-    def ran(self, member: Member, run: Run) -> None:
-        """Of no interest."""
-
     # What the recorder tells.
 
     def recorded(self, index: int, run: Run, finished: list[Request]) -> None:

@@ -28,24 +28,28 @@ class Loads:
         self._token_counts = array("d", bytes(8 * members))
         self.requests: Floats = np.frombuffer(self.request_counts)
         self.tokens: Floats = np.frombuffer(self._token_counts)
-        self.total_requests = 0
-        self.total_tokens = 0
         self.seen_requests, self.seen_tokens = self.requests, self.tokens
         self._env = env
         self._staleness_s = staleness_s
         self._reports = 0
         """As many multiples of the time between reports have passed when the next one comes."""
-        self._report = Alarm(env, self._on_report, before_others=True)
+        self._report = Alarm(env, (self._on_report,), before_others=True)
         if staleness_s:
             self.seen_request_counts = array("d", bytes(8 * members))
             self.seen_requests, self.seen_tokens = np.frombuffer(self.seen_request_counts), np.zeros(members)
+
+    @property
+    def total_requests(self) -> int:
+        return int(self.requests.sum())
+
+    @property
+    def total_tokens(self) -> int:
+        return int(self.tokens.sum())
 
     def add(self, member: int, tokens: int) -> None:
         """``member`` was given a request of ``tokens`` tokens."""
         self.request_counts[member] += 1
         self._token_counts[member] += tokens
-        self.total_requests += 1
-        self.total_tokens += tokens
         if self._staleness_s and not self._report.is_set:
             self._set_report()
 
@@ -53,8 +57,6 @@ class Loads:
         """A request of ``tokens`` tokens has left ``member``."""
         self.request_counts[member] -= 1
         self._token_counts[member] -= tokens
-        self.total_requests -= 1
-        self.total_tokens -= tokens
 
     def _set_report(self) -> None:
         self._reports = max(self._reports, math.floor(self._env.now / self._staleness_s)) + 1

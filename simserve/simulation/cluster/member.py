@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Hashable
 from enum import Enum
 from typing import ClassVar, Protocol
@@ -42,7 +43,7 @@ class Handover(Protocol):
 
 
 class MemberObserver(Protocol):
-    """Who wants to know what became of a member's requests, or of each of its runs."""
+    """Who wants to know what became of a member's requests."""
 
     def ended(self, member: Member, requests: list[Request]) -> None:
         """These got their last token from ``member``. Must not give it new ones at once."""
@@ -56,9 +57,25 @@ class MemberObserver(Protocol):
         """``request`` has its first token from ``member``, which computes prompts alone."""
         ...
 
+
+class RunObserver(MemberObserver, Protocol):
+    """Who wants to know of each of a member's runs, too."""
+
     def ran(self, member: Member, run: Run) -> None:
         """``member`` is through with ``run``."""
         ...
+
+
+class Work:
+    """For how long each member's engine has worked, and its steps: all in one place, for every run adds to it."""
+
+    def __init__(self) -> None:
+        self.busy_s = array("d")
+        self.steps = array("q")
+
+    def add_member(self) -> None:
+        self.busy_s.append(0.0)
+        self.steps.append(0)
 
 
 class Member:
@@ -68,6 +85,13 @@ class Member:
     ``may_halt`` as for a replica; ``is_replaceable`` if somebody may start it again once it is stopped. ``mates`` are
     those ranks of its replica that are there already, which ``lock_step`` holds together if they share experts.
     """
+
+    __slots__ = (
+        "_counts", "_env", "_front_end", "_front_end_busy_s", "_least_free_blocks", "_lock_step", "_may_halt",
+        "_observers", "_recorder", "_run_observers", "_work", "failed_at_s", "group", "handover", "held", "index",
+        "is_replaceable", "lives", "mates", "most_tokens", "number", "replica", "scheduler", "state",
+        "wasted_prefill_tokens",
+    )  # fmt: skip
 
     list_decodes: ClassVar[bool] = False
     """As for a replica."""
@@ -83,6 +107,7 @@ class Member:
         may_halt: bool,
         is_replaceable: bool,
         counts: Counts,
+        work: Work,
         mates: list[Member],
         lock_step: LockStep | None = None,
     ) -> None:
@@ -96,10 +121,8 @@ class Member:
         mates.append(self)
         self.handover: Handover | None = None
         """Where requests go after their first token."""
-        self.held: dict[Hashable, tuple[Request, int]] = {}
-        """Requests it was given and that have not ended, and with how many tokens they count."""
-        self.busy_s = 0.0
-        self.steps = 0
+        self.held: dict[Hashable, int] = {}
+        """Ids of requests it was given and that have not ended, and with how many tokens they count."""
         self.failed_at_s: list[float] = []
         self.wasted_prefill_tokens = 0
         """Prompt tokens computed in steps that ended, for requests that then lost them by a failure."""
@@ -111,7 +134,10 @@ class Member:
         self._may_halt = may_halt
         self._counts = counts
         self._lock_step = lock_step
-        self._observers: list[MemberObserver] = []
+        self._work = work
+        work.add_member()
+        self._observers: tuple[MemberObserver, ...] = ()
+        self._run_observers: tuple[RunObserver, ...] = ()
         self._least_free_blocks = group.setup.limits.num_blocks - 1
         self._front_end_busy_s = 0.0
         self._build()
@@ -121,6 +147,15 @@ class Member:
         """``fast/3``: unique in the cluster; ``fast/3.1`` is the second rank of that one."""
         replica, rank = divmod(self.number, self.group.ranks)
         return f"{self.group.name}/{replica}.{rank}" if self.group.ranks > 1 else f"{self.group.name}/{replica}"
+
+    @property
+    def busy_s(self) -> float:
+        """For how long its engine has worked."""
+        return self._work.busy_s[self.index]
+
+    @property
+    def steps(self) -> int:
+        return self._work.steps[self.index]
 
     @property
     def failures(self) -> int:
@@ -144,7 +179,11 @@ class Member:
         return self._front_end_busy_s + (self._front_end.busy_s if self._front_end else 0.0)
 
     def observe(self, observer: MemberObserver) -> None:
-        self._observers.append(observer)
+        self._observers += (observer,)
+
+    def observe_runs(self, observer: RunObserver) -> None:
+        self._run_observers += (observer,)
+        self.observe(observer)
 
     def submit(self, request: Request) -> None:
         """Take ``request`` now."""
@@ -159,17 +198,18 @@ class Member:
 
     def run_done(self, run: Run, finished: list[Request]) -> None:
         """See :class:`simserve.simulation.replica.StepObserver`."""
-        self.busy_s += run.end_s - run.start_s
-        self.steps += run.plan.repeat
-        recorder = self._recorder
-        recorder.member = self.index
+        index, work, recorder = self.index, self._work, self._recorder
+        work.busy_s[index] += run.end_s - run.start_s
+        work.steps[index] += run.plan.repeat
+        recorder.member = index
         if self.handover is not None and finished:
             finished = self._hand_over(self.handover, run, finished)
         recorder.run_done(run, finished)
-        for observer in self._observers:
+        for observer in self._run_observers:
             observer.ran(self, run)
-            if finished:
-                observer.ended(self, finished)
+        if finished:
+            for each in self._observers:
+                each.ended(self, finished)
 
     def _hand_over(self, handover: Handover, run: Run, finished: list[Request]) -> list[Request]:
         """Those of ``finished`` that have all their tokens now; the others go on elsewhere."""

@@ -77,16 +77,16 @@ def result_of(cluster: Cluster, workload_name: str) -> ClusterResult:
     """What ``cluster``, whose run is over, has done."""
     records, places = merged_records(cluster.recorders)
     totals = _totals(cluster, records)
-    finished = records.status == FINISHED
     descriptions = tuple(describe(group.setup, workload_name) for group in cluster.groups)
     loads = _loads(cluster, records, descriptions)
     run = float(records.arrival_s.min(initial=np.inf)), float(np.nanmax(records.finish_s, initial=0.0))
+    served = _served(records, places, len(cluster.members))
     return ClusterResult(
         records=records,
         places=places,
         totals=totals,
         members=tuple(
-            _member(member, records, places, finished, run, *loads[member.group.name]) for member in cluster.members
+            _member(member, served[member.index], run, *loads[member.group.name]) for member in cluster.members
         ),
         group_names=tuple(group.name for group in cluster.groups),
         descriptions=descriptions,
@@ -123,11 +123,21 @@ def _loads(
     return loads
 
 
+def _served(records: Records, places: Places, members: int) -> list[dict[str, int]]:
+    """Of each member: requests that it finished, and their tokens."""
+    finished = records.status == FINISHED
+    member = places.member[finished]
+    sums = {
+        "finished": np.bincount(member, minlength=members),
+        "input_tokens": np.bincount(member, records.input_tokens[finished], members),
+        "output_tokens": np.bincount(member, records.output_tokens[finished], members),
+    }
+    return [{name: int(sums[name][index]) for name in sums} for index in range(members)]
+
+
 def _member(
     member: Member,
-    records: Records,
-    places: Places,
-    finished: np.ndarray,
+    served: dict[str, int],
     run: tuple[float, float],
     description: RunDescription,
     load: float,
@@ -137,7 +147,6 @@ def _member(
     Its energy is by the ``load`` of its group's steps, which are noted for all of its members together.
     """
     begin_s, end_s = run
-    own = finished & (places.member == member.index)
     lives = [(start_s, end_s if until_s is None else until_s) for start_s, until_s in member.lives]
     alive_s = sum(max(min(until_s, end_s) - max(start_s, begin_s), 0.0) for start_s, until_s in lives)
     devices = member.group.devices  # its own: a description has those of all ranks that step together
@@ -146,9 +155,7 @@ def _member(
         group=member.group.name,
         hardware=member.group.setup.hardware.name,
         devices=devices,
-        finished=int(own.sum()),
-        input_tokens=int(records.input_tokens[own].sum()),
-        output_tokens=int(records.output_tokens[own].sum()),
+        **served,
         steps=member.steps,
         busy_s=member.busy_s,
         alive_s=alive_s,

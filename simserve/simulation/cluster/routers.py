@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import random
 from abc import ABC, abstractmethod
+from array import array
 from bisect import bisect_right
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from itertools import accumulate
@@ -33,6 +34,8 @@ class Pool:
 
     def __init__(self, members: list[Member]) -> None:
         self.members = members
+        self.index_list = array("q", [member.index for member in members])
+        """The same as :attr:`indexes`; one of these is had for less than out of NumPy's array, or from the member."""
         self._indexes: npt.NDArray[np.intp] | None = None
 
     @property
@@ -115,9 +118,8 @@ class PowerOfTwo(Router):
         second = int(rng.random() * (count - 1))
         if second >= first:
             second += 1
-        one, other = members[first], members[second]
-        requests = self.loads.seen_request_counts
-        return other if requests[other.index] < requests[one.index] else one
+        requests, indexes = self.loads.seen_request_counts, pool.index_list
+        return members[second if requests[indexes[second]] < requests[indexes[first]] else first]
 
 
 class PrefixAware(Router):

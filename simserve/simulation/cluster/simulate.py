@@ -19,7 +19,7 @@ from simserve.simulation.cluster.gateway import Gateway
 from simserve.simulation.cluster.groups import Group, prepare_groups
 from simserve.simulation.cluster.handover import Handover
 from simserve.simulation.cluster.loads import Loads
-from simserve.simulation.cluster.member import Member, MemberObserver, State
+from simserve.simulation.cluster.member import Member, RunObserver, State, Work
 from simserve.simulation.cluster.process_memory import ENOUGH_MEMBERS, for_many_members, use_huge_pages
 from simserve.simulation.cluster.recorder import GroupRecorder, SpeculativeGroupRecorder
 from simserve.simulation.cluster.result import ClusterResult, result_of
@@ -51,12 +51,12 @@ def simulate_cluster(
     defaults: Defaults = NO_DEFAULTS,
     on_progress: Progress | None = None,
     edge: int = 0,
-    observers: tuple[MemberObserver, ...] = (),
+    observers: tuple[RunObserver, ...] = (),
     watchers: Sequence[Watcher] = (),
 ) -> ClusterResult:
     """Serve ``workload`` on the cluster ``spec`` in simulated time. Same input, same result, to the bit.
 
-    ``observers`` see what every member does, ``watchers`` transfers as well. Raises
+    ``observers`` see what every member does, ``watchers`` transfers and starts as well. Raises
     :class:`simserve.errors.SimServeError` subclasses in one sentence that names the field of what cannot be honoured;
     for ``edge`` see :func:`simserve.simulation.setup.prepare`.
     """
@@ -68,9 +68,11 @@ def simulate_cluster(
         observers += (MemberWatch(watchers),)
         if cluster.handover is not None:
             cluster.handover.watchers = watchers
+        for scaler in cluster.autoscalers:
+            scaler.watchers = watchers
     for member in cluster.members:
         for observer in observers:
-            member.observe(observer)
+            member.observe_runs(observer)
     cluster.run()
     return result_of(cluster, source.name)
 
@@ -87,6 +89,7 @@ class Cluster:
         self.env = simpy.Environment()
         self.is_over = self.env.event()
         self._on_progress = on_progress
+        self.work = Work()
         self.counts = Counts()
         """What features of all members counted."""
         self.recorders = [self._new_recorder(group) for group in groups]
@@ -140,6 +143,7 @@ class Cluster:
                     may_halt=group.name in may_halt,
                     is_replaceable=group.name in most,
                     counts=self.counts,
+                    work=self.work,
                     mates=mates,
                     lock_step=lock_step,
                 )

@@ -68,11 +68,6 @@ def adapters_of(
             f"--enable-lora: {model.name} has experts, whose adapters cannot be simulated; leave it out or take a "
             "dense model"
         )
-    if hardware.host_link is None:
-        raise ConfigError(
-            f"--enable-lora: profile {hardware.name} has no host_link, over which adapters come; give it one or leave "
-            "--enable-lora out"
-        )
     rank, slots = options.max_lora_rank or DEFAULT_RANK, options.max_loras or DEFAULT_SLOTS
     slowness = (1 + ADAPTERS) ** edge
 
@@ -85,15 +80,26 @@ def adapters_of(
     load_s = LOAD_S if options.lora_load_ms is None else options.lora_load_ms * 1e-3
     disk = options.lora_disk_bandwidth
     read_bytes_per_s = DISK_BANDWIDTH_BYTES_PER_S if disk is None else disk * GIGA
-    link_bytes_per_s = hardware.host_link.bandwidth_bytes_per_s * HOST_LINK_SHARE
     return AdapterSetup(
         slots,
         options.max_cpu_loras or slots,
         rank,
         load_s + DISK_LATENCY_S + products(1).slot_bytes / read_bytes_per_s,
-        LAUNCHES_PER_MATRIX * mine.matrices * launch_s_of(hardware, VLLM_V1) + mine.slot_bytes / link_bytes_per_s,
+        LAUNCHES_PER_MATRIX * mine.matrices * launch_s_of(hardware, VLLM_V1)
+        + mine.slot_bytes / _link_bytes_per_s(hardware, options),
         mine,
     )
+
+
+def _link_bytes_per_s(hardware: HardwareProfile, options: EngineOptions) -> float:
+    if options.lora_link_bandwidth is not None:
+        return options.lora_link_bandwidth * GIGA
+    if hardware.host_link is None:
+        raise ConfigError(
+            f"profile {hardware.name} has no host_link, over which adapters come: say how fast it is with "
+            "--lora-link-bandwidth"
+        )
+    return hardware.host_link.bandwidth_bytes_per_s * HOST_LINK_SHARE
 
 
 class AdapterStore:

@@ -59,7 +59,7 @@ class FetchingReplica(Replica):
         if not self._fetcher.fetched(fetch):
             return
         if run is not None:
-            if len(run.ends_s) > 1 and not self._scheduler.admission_is_blocked:
+            if run.steps > 1 and not self._scheduler.admission_is_blocked:
                 self._shorten(run)
         elif not self._wake.is_set:
             self._wake.set(self._env.now)

@@ -26,7 +26,7 @@ class SpeculativeReplica(Replica):
         duration_s = self._verifier.verify_s(
             plan.num_decodes, plan.rows, plan.decode_context_tokens, chunks, plan.num_sampled_chunks
         )
-        self._run = Run(plan, now, [duration_s])
+        self._run = Run(plan, now, duration_s)
         self._wake.set(self._run.end_s)
         counted = self._drafted
         counted["spec_drafts"] += plan.drafts

@@ -67,6 +67,9 @@ class Timeline:
     def transferred(self, link: str, request: Request, size_bytes: float, start_s: float, end_s: float) -> None:
         """Of no interest; see :class:`~simserve.simulation.watching.watcher.Watcher`."""
 
+    def started(self, index: int, name: str, weight_bytes: int, times_s: tuple[float, float, float]) -> None:
+        """Of no interest; see :class:`~simserve.simulation.watching.watcher.Watcher`."""
+
     @property
     def bins(self) -> int:
         """How many there are, the last of them perhaps not full."""

@@ -1,4 +1,4 @@
-"""A run as a trace in Chrome's format, for ui.perfetto.dev: a slice per step, per transfer, and per part of a request.
+"""A run as a trace in Chrome's format, for ui.perfetto.dev: a slice per step, transfer, start and part of a request.
 
 Events are written as they happen and none is kept, so that a trace takes disk and no memory. Times are microseconds, to
 the nanosecond. The format is described in "Trace Event Format" (Google, 2016): ``X`` is a slice of a track, ``b`` and
@@ -83,6 +83,15 @@ class ChromeTrace:
             self._name("thread_name", LINKS, self._links[link], link)
         about = {"request": request.request_id, "bytes": round(size_bytes)}
         self._slice(LINKS, self._links[link], "KV", round(start_s * 1e9), round(end_s * 1e9), about)
+
+    def started(self, index: int, name: str, weight_bytes: int, times_s: tuple[float, float, float]) -> None:
+        """See :class:`~simserve.simulation.watching.watcher.Watcher`: two slices where later its steps are."""
+        if not self._has_room(2):
+            return
+        begin_ns, loaded_ns, ready_ns = (round(time_s * 1e9) for time_s in times_s)
+        track = self._track(index + 1, name, begin_ns, ready_ns)
+        self._slice(index + 1, track, "load weights", begin_ns, loaded_ns, {"bytes": weight_bytes})
+        self._slice(index + 1, track, "start", loaded_ns, ready_ns, {})
 
     def close(self) -> None:
         """End the file; nothing may be told any more."""

@@ -30,6 +30,10 @@ class Watcher(Protocol):
         """The KV of ``request`` will be on ``link`` from ``start_s`` to ``end_s``, if nobody fails."""
         ...
 
+    def started(self, index: int, name: str, weight_bytes: int, times_s: tuple[float, float, float]) -> None:
+        """Replica ``name`` is ready at the last of ``times_s``; its weights came from the first to the second."""
+        ...
+
 
 class ReplicaWatch:
     """Has ``watchers`` see the runs of a single replica, after ``observer``."""

@@ -82,6 +82,18 @@ def usd_per_million_tokens(offer: Offer) -> float | None:
     return None if cost is None or not rate else cost / SECONDS_PER_HOUR / rate * 1e6
 
 
+def watts(offer: Offer) -> float | None:
+    """Mean power of all devices over the run; None where the profile has no power."""
+    energy_wh, duration_s = offer.result.get("energy_wh"), offer.result.get("duration")
+    return float(energy_wh) * SECONDS_PER_HOUR / float(duration_s) if energy_wh and duration_s else None
+
+
+def joules_per_token(offer: Offer) -> float | None:
+    """Per output token at the load that was asked for; None where the profile has no power."""
+    joules = offer.result.get("joules_per_output_token")
+    return None if joules is None else float(joules)
+
+
 def simulate_command(offer: Offer) -> str:
     """Gives the offer's figures again."""
     return command(offer.settings)

@@ -13,11 +13,13 @@ from rich.text import Text
 from simserve.sweep.plan.answer import (
     Plan,
     devices,
+    joules_per_token,
     nearest,
     simulate_command,
     usd_per_hour,
     usd_per_million_tokens,
     vllm_command,
+    watts,
 )
 from simserve.sweep.plan.candidates import Excluded
 from simserve.sweep.plan.trial import Offer, Sized
@@ -88,6 +90,8 @@ def _offer_json(plan: Plan, offer: Offer) -> dict[str, Any]:
         "settings": dict(offer.tuned),
         "usd_per_hour": usd_per_hour(offer),
         "usd_per_million_output_tokens": usd_per_million_tokens(offer),
+        "watts": watts(offer),
+        "joules_per_output_token": joules_per_token(offer),
         f"breaks_at_{plan.question.load_name}": offer.breaks_at,
         "because": offer.because,
         "may_miss_the_slo": is_unsure(plan, offer),
@@ -103,11 +107,12 @@ def _table(plan: Plan) -> Table:
     table.add_column("hardware", no_wrap=True)
     for term in plan.question.slo.terms:
         table.add_column(f"{term.metric} {term.statistic}, ms", justify="right")
-    for name in ("tokens/s", "USD/h", "USD/1e6 tokens", "breaks at"):
+    for name in ("tokens/s", "USD/h", "USD/1e6 tokens", "W", "J/token", "breaks at"):
         table.add_column(name, justify="right")
     table.add_column("because")
     for place, offer in enumerate(plan.offers, start=1):
         cost, tokens = usd_per_hour(offer), usd_per_million_tokens(offer)
+        power, joules = watts(offer), joules_per_token(offer)
         table.add_row(
             str(place),
             _what(offer),
@@ -115,6 +120,8 @@ def _table(plan: Plan) -> Table:
             f"{offer.result['output_throughput']:,.0f}",
             "-" if cost is None else f"{cost:,.2f}",
             "-" if tokens is None else f"{tokens:,.2f}",
+            "-" if power is None else f"{power:,.0f}",
+            "-" if joules is None else f"{joules:,.2f}",
             "-" if offer.breaks_at is None else _load(plan, offer.breaks_at),
             offer.because,
         )

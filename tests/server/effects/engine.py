@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from server.effects.effect import Effect, Look, again, engine, less, more, other, times, to
+from server.serving import serving
 
 LONG = {"prompt": [7] * 1500, "max_tokens": 4}
 OTHER = {"prompt": [9] * 1500, "max_tokens": 4}
@@ -18,6 +19,22 @@ ANSWERS = {"prompt": [[at] * 100 for at in range(3, 15)], "max_tokens": 300}
 FORGETFUL = "hardware: L4, num_gpu_blocks: 150"
 """Too few blocks for two of the long prompts."""
 COME_BACK = again(LONG, OTHER, THIRD, LONG)
+
+
+LORA = "enable_lora: true"
+
+
+async def _adapters_in_turn(text: str) -> float:
+    """The simulated milliseconds until an adapter answers that made way for another one."""
+    async with serving(text) as client:
+        for name in ("law", "art"):
+            adapter = {"lora_name": name, "lora_path": f"org/{name}"}
+            async with client.session.post("/v1/load_lora_adapter", json=adapter) as response:
+                assert response.status == 200, await response.text()
+        for name in ("law", "art", "law"):
+            async with client.complete(model=name, max_tokens=2) as response:
+                assert response.status == 200, await response.text()
+        return float(response.headers["x-simserve-ttft-ms"])
 
 
 @dataclass(frozen=True)
@@ -76,6 +93,13 @@ OPTIONS = {
     "kv_disk_size": Option("4", COME_BACK, other, f"{FORGETFUL}, kv_offloading_size: 0.06"),
     "kv_disk_bandwidth": Option("1", COME_BACK, other, f"{FORGETFUL}, kv_offloading_size: 0.06, kv_disk_size: 4"),
     "kv_disk_latency_us": Option("9000", COME_BACK, other, f"{FORGETFUL}, kv_offloading_size: 0.06, kv_disk_size: 4"),
+    "enable_lora": Option("true", engine("kv_blocks"), less),
+    "max_loras": Option("4", engine("kv_blocks"), less, LORA),
+    "max_lora_rank": Option("256", engine("kv_blocks"), less, LORA),
+    "max_cpu_loras": Option("2", _adapters_in_turn, less, LORA),
+    "lora_load_ms": Option("500", _adapters_in_turn, more, LORA),
+    "lora_disk_bandwidth": Option("0.1", _adapters_in_turn, more, LORA),
+    "lora_link_bandwidth": Option("0.1", _adapters_in_turn, more, f"{LORA}, max_cpu_loras: 2"),
     "speculative_config": Option(
         '\'{"method": "ngram", "num_speculative_tokens": 3, "acceptance": 0.9}\'', times(SHORT, of="tpot"), less
     ),

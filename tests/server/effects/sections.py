@@ -35,6 +35,7 @@ from simserve.resources import data_dir
 HERE = Path(__file__).parent
 SEVERAL = "engine: {time_scale: .inf}\nmodels: {available: {a: {path: facebook/opt-125m}, b: {path: facebook/opt-125m}}"
 ONE = "engine: {time_scale: .inf}\nmodels: {available: {a: {path: facebook/opt-125m"
+ADAPTED = "engine: {time_scale: .inf, enable_lora: true}\nmodels: {default: facebook/opt-125m"
 TORCH = "engine: {type: torch, device: cpu}\nmodels: {default: simserve/tiny-chat}\n"
 
 
@@ -54,6 +55,9 @@ SERVER = {
         f"{FAST}server: {{keep_alive_timeout: 0.1}}", answered_after_a_pause, to(False)
     ),
     "server.max_body_size": Effect(f"{FAST}server: {{max_body_size: 1 kB}}", status(prompt="x " * 900), to(413)),
+    "server.allowed_origins": Effect(
+        f"{FAST}server: {{allowed_origins: [http://a.example]}}", header("vary"), to("Origin")
+    ),
     "server.max_waiting_requests": Effect(
         f"{FAST}inference: {{max_batch_size: 1}}\nserver: {{max_waiting_requests: 1}}",
         statuses_at_once,
@@ -102,6 +106,9 @@ AUTH = {
 
 MODELS = {
     "models.default": Effect(f"{SEVERAL}, default: b}}", answer(model_of), to("b"), f"{SEVERAL}}}"),
+    "models.lora_modules": Effect(
+        f"{ADAPTED}, lora_modules: ['law=org/law']}}", status(model="law"), to(200), f"{ADAPTED}}}"
+    ),
     "models.served_names": Effect(
         f"{SEVERAL}, served_names: [gpt-4o]}}", answer(model_of), to("gpt-4o"), f"{SEVERAL}}}"
     ),

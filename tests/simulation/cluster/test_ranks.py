@@ -53,7 +53,7 @@ class Ran:
         self.source, self.steps = Watched(workload), Steps()
         self.cluster = Cluster(cluster_spec, prepare_groups(cluster_spec, model, HARDWARE, options), self.source, None)
         for member in self.cluster.members:
-            member.observe(self.steps)
+            member.observe_runs(self.steps)
         self.cluster.run()
         self.result = result_of(self.cluster, workload.name)
         self.records = self.result.records

@@ -158,6 +158,9 @@ def test_models_and_devices_that_cannot_have_adapters() -> None:
     unlinked = HARDWARE.model_copy(update={"host_link": None})
     with pytest.raises(ConfigError, match="has no host_link, over which adapters come"):
         prepare(MODEL, unlinked, EngineOptions(enable_lora=True))
+    linked = prepare(MODEL, unlinked, EngineOptions(enable_lora=True, lora_link_bandwidth=0.0838860800)).adapters
+    assert linked is not None
+    assert linked.copy_s == pytest.approx(1.0, abs=0.01)
     with pytest.raises(ConfigError, match="ask for LoRA adapters: add --enable-lora"):
         run(asking(1))
 

@@ -63,6 +63,27 @@ def test_the_format_to_the_byte(tmp_path: Path) -> None:
     assert (tmp_path / "trace.json").read_text() == GOLDEN
 
 
+def test_a_replica_that_is_started_loads_its_weights_and_starts_before_its_first_step(tmp_path: Path) -> None:
+    scaler = {"group": "all", "max_replicas": 3, "target": 2, "interval_s": 1, "startup_s": 2}
+    spec = cluster_of({"groups": [{"name": "all"}], "autoscalers": [scaler]}, "test")
+    trace = ChromeTrace(tmp_path / "trace.json")
+    simulate_cluster(
+        synthetic_workload(3000, 400, 200, 50, seed=1), spec, Defaults(MODEL, HARDWARE, OPTIONS), watchers=[trace]
+    )
+    trace.close()
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    weight_bytes = []
+    for process in (2, 3):
+        load, start, *steps = sorted(_slices(events, process), key=lambda each: each["ts"])
+        assert [load["name"], start["name"]] == ["load weights", "start"]
+        assert load["ts"] + load["dur"] == pytest.approx(start["ts"])
+        assert start["dur"] == pytest.approx(2e6)
+        assert load["dur"] == pytest.approx(load["args"]["bytes"] / 5e9 * 1e6)
+        assert all(step["ts"] >= start["ts"] + start["dur"] for step in steps)
+        weight_bytes.append(load["args"]["bytes"])
+    assert weight_bytes[0] == weight_bytes[1] > 100e6
+
+
 @settings(max_examples=15)
 @given(st.integers(1, 40), st.floats(1, 200), st.integers(1, 400), st.integers(1, 60), st.integers(1, 3))
 def test_slices_are_the_steps_and_do_not_overlap(
