@@ -43,6 +43,7 @@ class Gateway:
     ) -> None:
         self._env = env
         self._limits = spec.router
+        self._most_each = spec.router.requests_per_replica
         self._retry = spec.retry == "elsewhere"
         self._max_retries = spec.max_retries
         self._handover = handover
@@ -183,7 +184,7 @@ class Gateway:
         """``member`` has ``request`` no more."""
         tokens = member.held.pop(request.request_id)
         self.loads.remove(member.index, tokens)
-        if len(member.held) + 1 == self._limits.requests_per_replica:
+        if self._most_each is not None and len(member.held) + 1 == self._most_each:
             self.members_changed()
 
     def _assign_tenant(self, request: Request) -> None:
@@ -219,7 +220,7 @@ class Gateway:
         tokens = tokens_of(request)
         member.held[request.request_id] = tokens
         self.loads.add(member.index, tokens)
-        if len(member.held) == self._limits.requests_per_replica:
+        if self._most_each is not None and len(member.held) == self._most_each:
             self.members_changed()
         if member.handover is not None and self._handover is not None:
             self._handover.cut(request)

@@ -187,10 +187,13 @@ class Member:
 
     def submit(self, request: Request) -> None:
         """Take ``request`` now."""
-        if self._front_end is None:
-            self._admit(request)
-        else:
+        if self._front_end is not None:
             self._front_end.submit(request)
+            return
+        try:
+            self.replica.submit(request)
+        except RequestError:
+            self._refuse(request)
 
     def abort(self, request_id: Hashable) -> None:
         """Drop a request that it was given; its KV blocks are free when the next step is planned, at the latest."""
@@ -275,5 +278,8 @@ class Member:
         try:
             self.replica.submit(request)
         except RequestError:
-            for observer in self._observers:
-                observer.refused(self, request)
+            self._refuse(request)
+
+    def _refuse(self, request: Request) -> None:
+        for observer in self._observers:
+            observer.refused(self, request)
