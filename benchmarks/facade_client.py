@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 READ_BYTES = 4096
 """At a time: some tokens' frames. A large buffer costs more to have than a chunk to read."""
 
-LOOK_FROM_S = 1.0
+LOOK_FROM_S = 3.0
 """Before the end of the time that streams run for: the last look."""
 
 CONNECTIONS = 32

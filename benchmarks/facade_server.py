@@ -28,7 +28,7 @@ from simserve.server.simulated import simulated_over
 from simserve.simulation import prepare
 
 MODEL, HARDWARE = "meta-llama/Llama-3.1-8B-Instruct", "A100"
-CONTEXT_TOKENS = 300
+CONTEXT_TOKENS = 480
 """Of a sequence on average while it is measured."""
 
 
