@@ -25,14 +25,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from cores import be_a_client, make_a_server
 from facade_client import StreamTimes, read_streams, requests_per_second
 
 TOKENS_PER_S = 50.0
 HERE = Path(__file__).resolve().parent
-SERVER_CORE, *_, CLIENT_CORE = sorted(os.sched_getaffinity(0))
-"""A core for each. Left to itself, Linux often wakes a local client on the core of the server that writes to it, where
-it waits for the server or interrupts it: what is then measured happens to no client on another machine."""
-
 SETTLE_S = 2.0
 """Left out after the last stream began."""
 
@@ -43,7 +40,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--quick", action="store_true", help="two seconds and a tenth of the streams: see that it runs")
     args = parser.parse_args()
-    os.sched_setaffinity(0, {CLIENT_CORE})
+    be_a_client()
     seconds, shrink = (2.0, 10) if args.quick else (args.seconds, 1)
     figures: dict[str, Any] = {}
     for streams, engines in ((200, 1), (200, 8), (1000, 1), (1000, 40)):
@@ -71,7 +68,7 @@ class Server:
         rate = "inf" if tokens_per_s is None else str(tokens_per_s)
         argv = [sys.executable, str(HERE / "facade_server.py"), str(engines), str(batch), rate]
         self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        os.sched_setaffinity(self._process.pid, {SERVER_CORE})
+        make_a_server(self._process.pid)
         assert self._process.stdout is not None
         self.port = int(self._process.stdout.readline())
 

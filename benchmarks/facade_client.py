@@ -76,10 +76,9 @@ def _read(epoll: select.epoll, open_sockets: dict[int, tuple[socket.socket, Stre
 
 
 def _end(stream: StreamTimes) -> None:
-    """Read the first token's time from the last chunk; the chunk of the finish reason was counted as a token."""
+    """Read the first token's time from the last chunk."""
     event = next(line for line in stream.tail.split(b"\n") if b'"metrics":' in line)
     stream.first_token_s = json.loads(event.removeprefix(b"data: "))["metrics"][0]["first_token_s"]
-    stream.read_s.pop()
 
 
 def _request(key: str, tokens: int, *, stream: bool) -> bytes:

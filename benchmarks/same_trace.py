@@ -27,6 +27,7 @@ import aiohttp
 import numpy as np
 import numpy.typing as npt
 import uvloop
+from cores import be_a_client, make_a_server
 
 from simserve.config import EngineOptions
 from simserve.hardware import load_hardware
@@ -83,6 +84,8 @@ def serving(time_scale: float) -> Iterator[str]:
     argv = [sys.executable, "-m", "simserve", "serve", "--model", MODEL, "--hardware", HARDWARE]
     argv += ["--host", "127.0.0.1", "--port", "0", "--time-scale", str(time_scale)]
     server = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    make_a_server(server.pid)
+    be_a_client()
     assert server.stdout is not None
     try:
         line = next(line for line in server.stdout if "Listening on" in line)
@@ -113,7 +116,7 @@ async def send(
     times, last = [time.monotonic()], b""
     async with session.post("/v1/completions", json=body) as response:
         async for data in response.content.iter_any():
-            times += [time.monotonic()] * data.count(b'"finish_reason":null')
+            times += [time.monotonic()] * data.count(b'"finish_reason":')
             last = (last + data)[-4000:]
     metrics = next(line for line in last.split(b"\n") if b'"metrics":' in line)
     return json.loads(metrics.removeprefix(b"data: "))["metrics"][0]["ttft_ms"] / 1e3, np.array(times)
