@@ -190,10 +190,11 @@ def watch(server: Server, memory: list[float], over: threading.Event) -> None:
 def report(manners: Manners, done: Counter[str], held: Held, status: dict[str, Any]) -> None:
     print("acts of abuse: " + ", ".join(f"{count} x {name}" for name, count in done.items()))
     print(f"{held.opened} silent connections, up to {held.most} at a time; the server closed {held.refused} of them")
-    p50, p99 = np.percentile(manners.late_s, [50, 99]) * 1e3
-    print(
-        f"{manners.answers} good answers, whose tokens were read {p50:.2f} ms late in the median, {p99:.2f} ms at p99"
-    )
+    print(f"{manners.answers} good answers", end="")
+    if manners.late_s:
+        p50, p99 = np.percentile(manners.late_s, [50, 99]) * 1e3
+        print(f", whose tokens were read {p50:.2f} ms late in the median, {p99:.2f} ms at p99", end="")
+    print()
     print(f"the server's own account of the last minute: {status['lateness_ms']}")
     print(f"requests completed {status['completed_requests']}, aborted {status['aborted_requests']}")
 
