@@ -144,14 +144,18 @@ class FetchingVllmV1(VllmV1):
     def _let_others_go(self, first: Request) -> bool:
         """Nothing runs, and ``first`` does not fit beside what is held for others that wait: these hold it no longer.
 
-        vLLM would stand still. What has come for them stays in the cache as long as nobody needs the blocks.
+        vLLM would stand still. What has come for them stays in the cache as long as nobody needs the blocks. Where
+        nobody else holds or fetches anything, ``first`` itself may hold twins of what others have computed meanwhile.
         """
-        others = [fetch for fetch in self._fetches.values() if not fetch.coming and fetch.request is not first]
-        for fetch in others:
+        fetches = list(self._fetches.values())
+        held = [fetch for fetch in fetches if not fetch.coming and fetch.request is not first]
+        if not held and len(fetches) == 1 and not fetches[0].coming:
+            held = fetches
+        for fetch in held:
             self._let_go(fetch)
-        if others:
+        if held:
             self._head_failed = None
-        return bool(others)
+        return bool(held)
 
     def _let_go(self, fetch: Fetch) -> None:
         del self._fetches[fetch.request.request_id]

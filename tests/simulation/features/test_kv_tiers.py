@@ -144,6 +144,31 @@ def test_a_device_without_a_known_link_wants_to_be_told() -> None:
     assert prepare(MODEL, unknown, EngineOptions(kv_offloading_size=1.0, kv_offloading_bandwidth=20.0)).tiers
 
 
+def test_who_holds_twins_of_what_others_computed_does_not_stand_in_its_own_way() -> None:
+    """The last two fetch the same prefix; the first of them computes it anew, and the other holds it a second time."""
+    shared, other, small = list(range(100, 132)), list(range(200, 230)), list(range(27))
+    rows = [
+        (0.0, 512, 1, shared), (0.0, 62, 45, small[:3]), (0.3, 384, 46, shared[:24]), (0.3, 488, 28, other),
+        (0.3, 433, 34, small), (0.3, 1, 1, []), (0.3, 1, 1, []), (0.3, 1, 1, []), (0.3, 512, 1, shared),
+        (0.3, 513, 1, shared),
+    ]  # fmt: skip
+    arrivals, inputs, outputs = (np.array([row[at] for row in rows]) for at in range(3))
+    ids = np.array([unit for *_, units in rows for unit in units], dtype=np.int64)
+    offsets = np.cumsum([0, *(len(units) for *_, units in rows)])
+    workload = Workload("by hand", arrivals, inputs, outputs, PrefixUnits(UNIT, ids, offsets))
+    done = run(
+        workload,
+        num_gpu_blocks=65,
+        max_num_seqs=16,
+        max_num_batched_tokens=64,
+        async_scheduling=False,
+        reserve_full_prompt=False,
+        kv_offloading_size=100 * BLOCK_BYTES / GIB,
+        kv_offloading_bandwidth=0.05,
+    )
+    assert (done.records.status == FINISHED).sum() == len(rows)
+
+
 EXAMPLES = settings(max_examples=40, deadline=None)
 
 ENGINES = st.fixed_dictionaries(
